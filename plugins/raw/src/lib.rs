@@ -1,0 +1,33 @@
+//! The raw format: the file's bytes are the disk's bytes.
+//!
+//! There is no metadata, so the map shows the host's: data and holes of the file, as
+//! `SEEK_DATA` and `SEEK_HOLE` tell. The disk's size is the file's, rounded up to a sector.
+
+mod source;
+
+use instar_core::{Confidence, ExtentSource, Image, ImageFormat, Probe, Result};
+
+use source::RawSource;
+
+/// The raw format.
+pub struct Raw;
+
+instar_core::register!(Raw);
+
+impl ImageFormat for Raw {
+    fn name(&self) -> &'static str {
+        "raw"
+    }
+
+    fn about(&self) -> &'static str {
+        "any file or block device as it is; holes by SEEK_HOLE"
+    }
+
+    fn probe(&self, _: &Probe<'_>) -> Confidence {
+        Confidence::Fallback
+    }
+
+    fn open(&self, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {
+        Ok(Box::new(RawSource::new(&image)))
+    }
+}

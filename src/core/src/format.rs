@@ -1,0 +1,124 @@
+//! What a format is: the two traits that a plugin implements.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::{
+    Backing, Batch, Confidence, Limits, Notices, Opener, Probe, QemuVersion, Result, Storage,
+};
+
+/// What holds for every file of one map.
+#[derive(Debug, Default)]
+pub struct Context {
+    /// Bounds on what an image may cost.
+    pub limits: Limits,
+    /// Whose behaviour is reproduced where versions of qemu differ.
+    pub qemu: QemuVersion,
+    /// The gate to other files.
+    pub opener: Opener,
+    /// Where warnings go.
+    pub notices: Notices,
+}
+
+/// A file to be opened as an image.
+#[derive(Clone)]
+pub struct Image<'a> {
+    /// Its bytes.
+    pub storage: Arc<dyn Storage>,
+    /// Its name, as the user typed it; for messages and for the File column.
+    pub path: &'a Path,
+    /// What holds for the whole map. Shared: a source may keep it.
+    pub context: &'a Arc<Context>,
+}
+
+impl Image<'_> {
+    /// The image's own file, as most formats give it in [`ExtentSource::files`].
+    pub fn file(&self) -> ImageFile {
+        ImageFile {
+            name: self.path.to_owned(),
+            storage: Some(Arc::clone(&self.storage)),
+        }
+    }
+}
+
+/// A file in which a layer's data lies.
+#[derive(Clone)]
+pub struct ImageFile {
+    /// The name for the File column.
+    pub name: PathBuf,
+    /// Its bytes; `None` for a file that was not opened ([`ExternalPolicy::Ignore`]).
+    ///
+    /// [`ExternalPolicy::Ignore`]: crate::ExternalPolicy::Ignore
+    pub storage: Option<Arc<dyn Storage>>,
+}
+
+/// An image format: knows whether a file is in it, and opens such a file.
+///
+/// Implement it on a public unit struct and hand that to [`register!`](crate::register!).
+pub trait ImageFormat: Sync {
+    /// Short lower-case name, as given to `--format`.
+    fn name(&self) -> &'static str;
+
+    /// Other names for `--format`, for example those of other tools.
+    fn aliases(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// One line on what is covered.
+    fn about(&self) -> &'static str;
+
+    /// How sure the format is that the file is in it. Pure: looks at the slices, does no I/O.
+    fn probe(&self, probe: &Probe<'_>) -> Confidence;
+
+    /// Reads and checks the image's header.
+    ///
+    /// Must not open any file but through [`Context::opener`].
+    ///
+    /// # Errors
+    /// A typed error of the plugin's own, converted; the core adds format and file.
+    fn open(&self, image: Image<'_>) -> Result<Box<dyn ExtentSource>>;
+}
+
+/// One layer of one open image, as a map of its guest disk.
+pub trait ExtentSource: Send {
+    /// Length of the guest disk, in bytes. At most [`MAX_LENGTH`](crate::MAX_LENGTH).
+    fn virtual_size(&self) -> u64;
+
+    /// The files that [`Place::file`](crate::Place::file) counts.
+    fn files(&self) -> &[ImageFile];
+
+    /// The layer below, if the image names one. The core decides whether to open it.
+    fn backing(&self) -> Option<&Backing> {
+        None
+    }
+
+    /// Appends extents of this layer from [`Batch::cursor`] on, until a push answers
+    /// [`Flow::Stop`](crate::Flow::Stop).
+    ///
+    /// The cursor may stand anywhere, also in the middle of a cluster; the question ends at or
+    /// before the virtual size. Either something is appended or an error returned.
+    ///
+    /// # Errors
+    /// When metadata at the cursor cannot be read or is wrong. What was appended before counts.
+    fn extents(&mut self, out: &mut Batch) -> Result<()>;
+}
+
+/// Opens `image` in `format` and adds format and file to any error.
+///
+/// # Errors
+/// The format's, and [`ErrorKind::Limit`](crate::ErrorKind::Limit) for a virtual size over
+/// [`MAX_LENGTH`](crate::MAX_LENGTH).
+pub fn open_layer(format: &dyn ImageFormat, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {
+    let path = image.path;
+    format
+        .open(image)
+        .and_then(|source| {
+            Limits::check(
+                "the virtual size in bytes",
+                source.virtual_size(),
+                crate::MAX_LENGTH,
+            )?;
+            Ok(source)
+        })
+        .map_err(|error| error.in_format(format.name()).in_file(path))
+}

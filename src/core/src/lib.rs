@@ -1,0 +1,51 @@
+//! What every image format of instar is built on.
+//!
+//! Data flows one way: [`Storage`] → [`ImageFormat`] / [`ExtentSource`] → [`Chain`] → [`RowReader`]
+//! → a renderer (in the root package). This crate knows no format; a format registers itself with
+//! [`register!`] and is found through [`Registry`].
+//!
+//! Units: every offset and length is in bytes unless its name says otherwise.
+
+mod batch;
+mod chain;
+mod detect;
+mod error;
+mod external;
+mod fields;
+mod format;
+mod limits;
+mod notices;
+mod registry;
+mod rows;
+mod status;
+mod storage;
+mod table;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+mod version;
+
+pub use batch::{Batch, Extent, Flow};
+pub use chain::{Chain, Layer};
+pub use detect::{Confidence, Detection, Probe, detect};
+pub use error::{Error, ErrorKind, Result};
+pub use external::{Backing, ExternalPolicy, Opener, Reference, Role};
+pub use fields::Fields;
+pub use format::{Context, ExtentSource, Image, ImageFile, ImageFormat, open_layer};
+pub use limits::Limits;
+pub use notices::{Notice, Notices};
+pub use registry::{Entry, Registration, Registry};
+pub use rows::{Flags, Row, RowReader, Window};
+pub use status::{Place, Status};
+pub use storage::{FileStorage, MemoryStorage, Run, RunKind, Storage, read_padded};
+pub use table::TableReader;
+pub use version::{QemuVersion, Shape};
+
+#[doc(hidden)]
+pub use inventory as __inventory;
+
+/// Bytes in one sector, the unit in which disks and most on-disk structures count.
+pub const SECTOR: u64 = 512;
+
+/// The largest virtual size and file length, in bytes, that is mapped: qemu's own bound,
+/// 2^63 − 2^30 (`BDRV_MAX_LENGTH`).
+pub const MAX_LENGTH: u64 = (1 << 63) - (1 << 30);

@@ -1,0 +1,128 @@
+//! On-disk tables, read in windows.
+
+use std::sync::Arc;
+
+use crate::{Error, ErrorKind, Limits, Result, SECTOR, Storage, read_padded};
+
+/// Reads parts of tables into one reused buffer, aligned as the storage wants it.
+///
+/// A part that is in the buffer already is not read again, so neighbouring small tables cost
+/// one read. A part outside the file is an error: what a table says is never made up. Only the
+/// file's last sector is filled up with zeros, as every other tool does.
+pub struct TableReader {
+    storage: Arc<dyn Storage>,
+    what: &'static str,
+    buffer: Vec<u8>,
+    /// File offset of the buffer's first byte.
+    start: u64,
+    limit: u64,
+}
+
+impl std::fmt::Debug for TableReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableReader")
+            .field("what", &self.what)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TableReader {
+    /// A reader of the table called `what` in errors, which holds at most
+    /// [`Limits::table_window`] bytes at a time.
+    pub fn new(what: &'static str, storage: Arc<dyn Storage>, limits: &Limits) -> Self {
+        Self {
+            storage,
+            what,
+            buffer: Vec::new(),
+            start: 0,
+            limit: limits.table_window,
+        }
+    }
+
+    /// The storage that is read from.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// The `length` bytes at file offset `at`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if they are not all inside the file (its length rounded up to a
+    /// sector), [`ErrorKind::Limit`] if they are more than one window, [`ErrorKind::Io`].
+    #[inline]
+    pub fn bytes(&mut self, at: u64, length: usize) -> Result<&[u8]> {
+        let in_buffer = at
+            .checked_sub(self.start)
+            .and_then(|skip| usize::try_from(skip).ok())
+            .and_then(|skip| Some((skip, skip.checked_add(length)?)))
+            .filter(|(_, end)| *end <= self.buffer.len());
+        let (from, to) = match in_buffer {
+            Some(found) => found,
+            None => self.load(at, length)?,
+        };
+        Ok(self.buffer.get(from..to).unwrap_or_default())
+    }
+
+    /// Fills the buffer and returns where in it the part lies.
+    fn load(&mut self, at: u64, length: usize) -> Result<(usize, usize)> {
+        Limits::check(self.what, length as u64, self.limit)?;
+        let file_end = self.storage.len().next_multiple_of(SECTOR);
+        let end = at
+            .checked_add(length as u64)
+            .filter(|end| *end <= file_end)
+            .ok_or_else(|| self.outside(at, length))?;
+        let unit = self.storage.read_unit().max(1);
+        let first = at - at % unit;
+        let last = end.next_multiple_of(unit);
+        // `length` is bounded above, so the difference fits.
+        let span = usize::try_from(last - first).map_err(|_| self.outside(at, length))?;
+        self.buffer.resize(span, 0);
+        self.start = first;
+        if let Err(error) = read_padded(self.storage.as_ref(), first, &mut self.buffer) {
+            self.buffer.clear();
+            return Err(Error::io(format!("cannot read the {}", self.what), error).at(at));
+        }
+        let skip = usize::try_from(at - first).map_err(|_| self.outside(at, length))?;
+        Ok((skip, skip.saturating_add(length)))
+    }
+
+    #[cold]
+    fn outside(&self, at: u64, length: usize) -> Error {
+        let (what, file) = (self.what, self.storage.len());
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("{what} ({length} bytes at {at:#x}) is outside the file of {file} bytes"),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStorage;
+    use pretty_assertions::assert_eq;
+
+    #[test]
+    fn parts_inside_are_served_and_others_refused() {
+        let bytes: Vec<u8> = (0..1500_u32).map(|i| i.to_le_bytes()[0]).collect();
+        let storage = Arc::new(MemoryStorage::from_bytes(bytes.clone()));
+        let mut table = TableReader::new("L1 table", storage, &Limits::default());
+        assert_eq!(table.bytes(3, 8).unwrap(), &bytes[3..11]);
+        assert_eq!(table.bytes(510, 8).unwrap(), &bytes[510..518]);
+        assert_eq!(table.bytes(0, 0).unwrap(), &[0_u8; 0]);
+        // The last sector is padded.
+        assert_eq!(
+            table.bytes(1498, 4).unwrap(),
+            &[bytes[1498], bytes[1499], 0, 0]
+        );
+        for (at, length) in [(1536, 1), (1530, 8), (u64::MAX, 8), (u64::MAX - 8, 8)] {
+            let error = table.bytes(at, length).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{at}");
+        }
+        assert_eq!(
+            table.bytes(0, 5 << 20).unwrap_err().kind(),
+            ErrorKind::Limit
+        );
+        assert_eq!(table.bytes(0, 4).unwrap(), &bytes[..4]);
+    }
+}

@@ -1,0 +1,329 @@
+//! Laws that every format obeys, to be called from a format's tests.
+//!
+//! A broken law is a panic that says which one, as in any test.
+#![allow(clippy::panic, clippy::indexing_slicing)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::{
+    Backing, Batch, Confidence, Context, Extent, ExtentSource, ExternalPolicy, Flow, Image,
+    ImageFile, ImageFormat, Limits, MemoryStorage, Notices, Opener, Place, Probe, QemuVersion,
+    Result, SECTOR, Status, Storage, open_layer, read_padded,
+};
+
+/// Batches after which a scan of a damaged image is given up as endless.
+const STEP_BUDGET: usize = 2_000;
+
+/// A context for tests: other files are ignored, warnings dropped.
+pub fn context() -> Arc<Context> {
+    Arc::new(Context {
+        limits: Limits::default(),
+        qemu: QemuVersion::NEWEST,
+        opener: Opener::new(ExternalPolicy::Ignore),
+        notices: Notices::default(),
+    })
+}
+
+/// Opens an image in memory under the name `image`.
+///
+/// # Errors
+/// The format's.
+pub fn open(format: &dyn ImageFormat, storage: MemoryStorage) -> Result<Box<dyn ExtentSource>> {
+    open_with(format, storage, &context())
+}
+
+/// Opens an image in memory under the name `image`, in this context.
+///
+/// # Errors
+/// The format's.
+pub fn open_with(
+    format: &dyn ImageFormat,
+    storage: MemoryStorage,
+    context: &Arc<Context>,
+) -> Result<Box<dyn ExtentSource>> {
+    let image = Image {
+        storage: Arc::new(storage),
+        path: Path::new("image"),
+        context,
+    };
+    open_layer(format, image)
+}
+
+/// What the format answers to a probe of an image in memory.
+pub fn probe(format: &dyn ImageFormat, storage: &dyn Storage) -> Confidence {
+    let padded = storage.len().next_multiple_of(SECTOR);
+    let read = |start: u64, end: u64| {
+        let mut bytes = vec![0; usize::try_from(end - start).expect("a small image")];
+        read_padded(storage, start, &mut bytes).expect("memory can be read");
+        bytes
+    };
+    let head = read(0, padded.min(128 << 10));
+    let tail = read(padded.saturating_sub(4096), padded);
+    format.probe(&Probe::new(&head, &tail, storage.len()))
+}
+
+/// The whole map of one layer as (length, status), neighbours merged.
+///
+/// # Errors
+/// The format's.
+pub fn extents(source: &mut dyn ExtentSource) -> Result<Vec<(u64, Status)>> {
+    let size = source.virtual_size();
+    let list = scan(source, 0, size, 4096)?;
+    Ok(list
+        .into_iter()
+        .map(|extent| (extent.length, extent.status))
+        .collect())
+}
+
+/// Checks a source opened by `open` against the laws: tiling, the same answer for any batch
+/// size, from any start, for any end, and twice; data inside its file. Returns the number of
+/// extents.
+pub fn check_source(open: impl Fn() -> Result<Box<dyn ExtentSource>>) -> usize {
+    let mut source = open().expect("the sample opens");
+    let size = source.virtual_size();
+    let whole = scan(source.as_mut(), 0, size, 4096).expect("the sample maps");
+    assert_eq!(total(&whole), size, "the extents tile the disk");
+    let again = scan(open().expect("opens twice").as_mut(), 0, size, 4096).expect("maps twice");
+    assert_eq!(again, whole, "two scans agree");
+    for capacity in [1, 2, 3, 17] {
+        let list = scan(source.as_mut(), 0, size, capacity).expect("maps in small batches");
+        assert_eq!(list, whole, "batches of {capacity} agree");
+    }
+    for (start, end) in cuts(&whole, size) {
+        let list = scan(source.as_mut(), start, end, 3).expect("maps in part");
+        assert_eq!(
+            list,
+            part(&whole, start, end),
+            "from {start} to {end} agrees"
+        );
+    }
+    for extent in &whole {
+        check_place(source.as_ref(), extent);
+    }
+    whole.len()
+}
+
+/// Truncates and mutates an image in memory: every variant opens and maps, or is an error; none
+/// panics or goes on without end. Returns how many variants were tried.
+pub fn check_hostile(format: &dyn ImageFormat, bytes: &[u8], mutations: usize) -> usize {
+    let mut tried = 0;
+    let mut random = Random::new(bytes.len() as u64);
+    let step = (bytes.len() / 64).max(1);
+    for length in (0..bytes.len()).step_by(step).chain([1, 3, 511, 512, 513]) {
+        exercise(format, bytes.get(..length).unwrap_or(bytes).to_vec());
+        tried += 1;
+    }
+    // Metadata is mostly at the start: half of the flips go there.
+    let near = bytes.len().clamp(1, 4096);
+    for _ in 0..mutations {
+        let mut mutant = bytes.to_vec();
+        for _ in 0..=random.below(4) {
+            let range = if random.below(2) == 0 {
+                near
+            } else {
+                bytes.len().max(1)
+            };
+            let at = random.below(range);
+            if let Some(byte) = mutant.get_mut(at) {
+                *byte = match random.below(4) {
+                    0 => 0,
+                    1 => 0xff,
+                    2 => *byte ^ (1 << random.below(8)),
+                    _ => random.next().to_le_bytes()[0],
+                };
+            }
+        }
+        exercise(format, mutant);
+        tried += 1;
+    }
+    tried
+}
+
+fn exercise(format: &dyn ImageFormat, bytes: Vec<u8>) {
+    let storage = MemoryStorage::from_bytes(bytes);
+    let _ = probe(format, &storage);
+    let Ok(mut source) = open(format, storage) else {
+        return;
+    };
+    let size = source.virtual_size();
+    let mut batch = Batch::default();
+    let mut at = 0;
+    for _ in 0..STEP_BUDGET {
+        if at >= size {
+            return;
+        }
+        batch.ask(at, size);
+        if source.extents(&mut batch).is_err() {
+            return;
+        }
+        assert!(batch.cursor() > at, "progress at {at}");
+        at = batch.cursor();
+    }
+}
+
+/// All extents from `start` to `end`, through batches of `capacity`.
+fn scan(
+    source: &mut dyn ExtentSource,
+    start: u64,
+    end: u64,
+    capacity: usize,
+) -> Result<Vec<Extent>> {
+    let mut merged = Batch::with_capacity(usize::MAX);
+    merged.ask(start, end);
+    let mut batch = Batch::with_capacity(capacity);
+    while merged.cursor() < end {
+        batch.ask(merged.cursor(), end);
+        source.extents(&mut batch)?;
+        assert!(
+            batch.cursor() > merged.cursor(),
+            "progress at {}",
+            merged.cursor()
+        );
+        for extent in batch.extents() {
+            let _: Flow = merged.push(extent.length, extent.status);
+        }
+    }
+    Ok(merged.extents().to_vec())
+}
+
+fn total(list: &[Extent]) -> u64 {
+    list.iter().map(|extent| extent.length).sum()
+}
+
+/// The part of `list` from `start` to `end`.
+fn part(list: &[Extent], start: u64, end: u64) -> Vec<Extent> {
+    let mut out = Batch::with_capacity(usize::MAX);
+    out.ask(start, end);
+    let mut at = 0;
+    for extent in list {
+        let next = at + extent.length;
+        let (from, to) = (at.max(start), next.min(end));
+        if from < to {
+            let _: Flow = out.push(to - from, extent.status.advanced(from - at));
+        }
+        at = next;
+    }
+    out.extents().to_vec()
+}
+
+/// Ranges to ask about: around the borders of (at most 200) extents, and random ones.
+fn cuts(list: &[Extent], size: u64) -> Vec<(u64, u64)> {
+    let mut random = Random::new(size);
+    let mut points = vec![0, size];
+    let mut at = 0;
+    for extent in list.iter().take(200) {
+        at += extent.length;
+        points.extend([at.saturating_sub(1), at, at + 1]);
+    }
+    points.extend((0..50).map(|_| random.next() % size.max(1)));
+    let pairs = points.iter().map(|start| (*start, size)).chain(
+        points
+            .iter()
+            .zip(points.iter().skip(3))
+            .map(|(a, b)| (*a, *b)),
+    );
+    pairs
+        .filter(|(start, end)| start < end && *end <= size)
+        .collect()
+}
+
+fn check_place(source: &dyn ExtentSource, extent: &Extent) {
+    let (Status::Data(place) | Status::DataOverHoles(place)) = extent.status else {
+        return;
+    };
+    let index = usize::try_from(place.file).expect("a file number");
+    let file: &ImageFile = &source.files()[index];
+    if let Some(storage) = &file.storage {
+        let end = place
+            .offset
+            .checked_add(extent.length)
+            .expect("an end below 2^64");
+        let padded = storage.len().next_multiple_of(SECTOR);
+        assert!(
+            end <= padded,
+            "{extent:?} ends inside the file of {padded} bytes"
+        );
+    }
+}
+
+/// A layer made of a list, for tests of what uses layers.
+pub struct ListSource {
+    list: Vec<(u64, Status)>,
+    files: Vec<ImageFile>,
+    backing: Option<Backing>,
+}
+
+impl ListSource {
+    /// A layer with these extents (length in bytes, status), whose one file has this name and
+    /// these bytes.
+    pub fn new(list: Vec<(u64, Status)>, name: &str, storage: Option<Arc<dyn Storage>>) -> Self {
+        Self {
+            list,
+            files: vec![ImageFile {
+                name: name.into(),
+                storage,
+            }],
+            backing: None,
+        }
+    }
+}
+
+impl ExtentSource for ListSource {
+    fn virtual_size(&self) -> u64 {
+        self.list.iter().map(|(length, _)| length).sum()
+    }
+
+    fn files(&self) -> &[ImageFile] {
+        &self.files
+    }
+
+    fn backing(&self) -> Option<&Backing> {
+        self.backing.as_ref()
+    }
+
+    fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        let mut start = 0;
+        for (length, status) in &self.list {
+            let end = start + length;
+            let at = out.cursor();
+            if at < end && out.push(end - at, status.advanced(at - start)) == Flow::Stop {
+                return Ok(());
+            }
+            start = end;
+        }
+        Ok(())
+    }
+}
+
+/// Data at `offset` of the layer's first file, for brevity in expectations.
+pub fn data(offset: u64) -> Status {
+    Status::Data(Place::at(offset))
+}
+
+/// A small deterministic generator (splitmix64): the same seed gives the same numbers anywhere.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// A generator that starts from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound` (0 for a bound of 0).
+    pub fn below(&mut self, bound: usize) -> usize {
+        let wide = u128::from(self.next()) * bound as u128;
+        usize::try_from(wide >> 64).expect("below a usize")
+    }
+}
