@@ -1,0 +1,58 @@
+//! The qcow2 format, versions 2 and 3.
+//!
+//! Read are the header with its extensions, the active L1 table and the L2 tables it names,
+//! with standard or extended entries; internal snapshots and bitmaps only as far as needed to
+//! know that they are sound. The specification is `docs/interop/qcow2` of the QEMU project;
+//! "spec" in this crate means that text.
+
+mod bitmaps;
+mod disk;
+mod entry;
+mod error;
+mod extensions;
+mod refcounts;
+#[cfg(test)]
+mod samples;
+mod snapshots;
+mod source;
+
+use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
+
+pub use error::Error;
+use source::Qcow2Source;
+
+/// The qcow2 format.
+pub struct Qcow2;
+
+instar_core::register!(Qcow2);
+
+impl ImageFormat for Qcow2 {
+    fn name(&self) -> &'static str {
+        "qcow2"
+    }
+
+    fn about(&self) -> &'static str {
+        "versions 2 and 3, subclusters, compression, encryption, external data files"
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Confidence {
+        let header = Fields::new("header", 0, probe.head());
+        let (Ok(disk::MAGIC), Ok(version), Ok(bits)) = (
+            header.array(0),
+            header.be32(disk::VERSION_AT),
+            header.be32(disk::CLUSTER_BITS_AT),
+        ) else {
+            return Confidence::No;
+        };
+        match version {
+            // The same magic with version 1 is qcow, another format; with 0 it is nothing.
+            0 | 1 => Confidence::No,
+            2 | 3 if disk::CLUSTER_BITS.contains(&bits) => Confidence::Verified,
+            _ => Confidence::Magic,
+        }
+    }
+
+    fn open(&self, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {
+        Ok(Box::new(Qcow2Source::open(&image)?))
+    }
+}

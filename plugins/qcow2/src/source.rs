@@ -1,0 +1,336 @@
+//! Walking the active L1 and L2 tables.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+
+use instar_core::{
+    Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Reference, Result, Role,
+    SECTOR, Status, Storage, TableReader, read_padded,
+};
+
+use crate::disk::{self, Encryption, Header};
+use crate::entry::{self, Rules, SUBCLUSTERS};
+use crate::error::Error;
+use crate::extensions::Extensions;
+use crate::refcounts::looks_metadata_preallocated;
+use crate::snapshots;
+
+/// Entries of the L1 table that are looked at together.
+const L1_WINDOW: u64 = 8192;
+
+/// Bytes of a standard and of an extended L2 entry.
+const STANDARD: u64 = 8;
+const EXTENDED: u64 = 16;
+
+/// An open qcow2 image.
+pub(crate) struct Qcow2Source {
+    header: Header,
+    rules: Rules,
+    /// Whether `rules` know if holes of the host matter: found out with the first L2 table.
+    knows_holes: bool,
+    storage: Arc<dyn Storage>,
+    context: Arc<Context>,
+    files: [ImageFile; 1],
+    backing: Option<Backing>,
+    l1: TableReader,
+    l2: TableReader,
+}
+
+impl Qcow2Source {
+    pub(crate) fn open(image: &Image<'_>) -> Result<Self> {
+        let storage = &image.storage;
+        let limits = &image.context.limits;
+        let first_cluster = read_first_cluster(storage.as_ref())?;
+        let fields = Fields::new("header", 0, &first_cluster);
+        let header = Header::parse(&fields)?;
+        let extensions = Extensions::parse(&header, &fields, &image.context.notices)?;
+        check_l1_is_inside(&header, storage.len())?;
+        snapshots::check(header.snapshots, storage, limits)?;
+        if let Some(directory) = extensions.bitmaps {
+            directory.check(&header, storage, limits)?;
+        }
+        let file = match extensions.data_file {
+            Some(name) => data_file(image, name)?,
+            None => image.file(),
+        };
+        Ok(Self {
+            rules: Rules {
+                cluster: header.cluster(),
+                version: header.version,
+                has_data_file: header.has_data_file,
+                encrypted: header.encryption != Encryption::None,
+                over_holes: false,
+            },
+            knows_holes: header.encryption != Encryption::None,
+            backing: backing(&header, &first_cluster, extensions.backing_format),
+            files: [file],
+            storage: Arc::clone(storage),
+            context: Arc::clone(image.context),
+            l1: TableReader::new("L1 table", Arc::clone(storage), limits),
+            l2: TableReader::new("L2 table", Arc::clone(storage), limits),
+            header,
+        })
+    }
+
+    /// Appends a stretch of L1 entries without an L2 table.
+    fn absent_tables(&mut self, out: &mut Batch) -> Result<Option<Flow>> {
+        let shift = self.header.cluster_bits + self.header.l2_bits();
+        let first = out.cursor() >> shift;
+        let left = self.header.l1_entries.saturating_sub(first);
+        let last = out.end().div_ceil(1 << shift);
+        let count = left.min(last.saturating_sub(first)).min(L1_WINDOW);
+        // Both bounded: at most 4 Mi entries of 8 bytes, in a table checked to be in the file.
+        let at = self.header.l1_offset + first * 8;
+        let entries = self.l1.bytes(at, usize::try_from(count * 8).unwrap_or(0))?;
+        let empty = entries
+            .chunks_exact(8)
+            .take_while(|entry| be64(entry) & entry::OFFSET == 0)
+            .count() as u64;
+        if empty == 0 {
+            return Ok(None);
+        }
+        let end = (first + empty).checked_shl(shift).unwrap_or(u64::MAX);
+        Ok(Some(out.push(end - out.cursor(), Status::Absent)))
+    }
+
+    /// Appends what the L2 table at the cursor says.
+    fn table(&mut self, out: &mut Batch) -> Result<Flow> {
+        let Header {
+            cluster_bits,
+            extended_l2,
+            ..
+        } = self.header;
+        let l2_bits = self.header.l2_bits();
+        let l1_index = out.cursor() >> (cluster_bits + l2_bits);
+        let l1_entry = be64(self.l1.bytes(self.header.l1_offset + l1_index * 8, 8)?);
+        let table = l1_entry & entry::OFFSET;
+        let cluster = self.rules.cluster;
+        if table % cluster != 0 {
+            return Err(Error::L2Unaligned {
+                index: l1_index,
+                offset: table,
+                cluster,
+            }
+            .into());
+        }
+        self.learn_holes()?;
+        let in_table = (1 << l2_bits) - 1;
+        let first = (out.cursor() >> cluster_bits) & in_table;
+        // The entries of the question, as far as they are in this table.
+        let wanted = out.end().div_ceil(cluster) - (out.cursor() >> cluster_bits);
+        let count = wanted.min(in_table + 1 - first);
+        let size = if extended_l2 { EXTENDED } else { STANDARD };
+        // A table is a cluster, so the product is at most 2 MiB, and `table` is below 2^56.
+        let length = usize::try_from(count * size).unwrap_or(0);
+        let entries = self.l2.bytes(table + first * size, length)?;
+        if extended_l2 {
+            extended(&self.rules, entries, out)
+        } else {
+            standard(&self.rules, entries, out)
+        }
+    }
+
+    fn learn_holes(&mut self) -> Result<()> {
+        if !self.knows_holes {
+            self.rules.over_holes =
+                looks_metadata_preallocated(&self.header, &self.storage, &self.context)?;
+            self.knows_holes = true;
+        }
+        Ok(())
+    }
+}
+
+impl ExtentSource for Qcow2Source {
+    fn virtual_size(&self) -> u64 {
+        self.header.virtual_size
+    }
+
+    fn files(&self) -> &[ImageFile] {
+        &self.files
+    }
+
+    fn backing(&self) -> Option<&Backing> {
+        self.backing.as_ref()
+    }
+
+    fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        while out.cursor() < out.end() {
+            let flow = match self.absent_tables(out)? {
+                Some(flow) => flow,
+                None => self.table(out)?,
+            };
+            if flow == Flow::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Appends the clusters that these entries describe; the cursor is in the first one.
+fn standard(rules: &Rules, mut entries: &[u8], out: &mut Batch) -> Result<Flow> {
+    let cluster = rules.cluster;
+    while let Some((bytes, mut rest)) = entries.split_first_chunk::<8>() {
+        let entry = u64::from_be_bytes(*bytes);
+        let inside = out.cursor() & (cluster - 1);
+        let status = rules.standard(entry, out.cursor() - inside)?;
+        let mut clusters = 1;
+        if status == Status::Compressed {
+            while let Some((next, after)) = rest.split_first_chunk::<8>() {
+                if !entry::is_compressed(u64::from_be_bytes(*next)) {
+                    break;
+                }
+                clusters += 1;
+                rest = after;
+            }
+        } else {
+            // The very same entry, moved on by a cluster if it has a place, goes on the run.
+            let step = if entry & entry::OFFSET != 0 || status.place().is_some() {
+                cluster
+            } else {
+                0
+            };
+            let mut expected = entry.wrapping_add(step);
+            while let Some((next, after)) = rest.split_first_chunk::<8>() {
+                if u64::from_be_bytes(*next) != expected {
+                    break;
+                }
+                expected = expected.wrapping_add(step);
+                clusters += 1;
+                rest = after;
+            }
+        }
+        // At most 2^18 clusters of 2 MiB.
+        if out.push(clusters * cluster - inside, status.advanced(inside)) == Flow::Stop {
+            return Ok(Flow::Stop);
+        }
+        entries = rest;
+    }
+    Ok(Flow::More)
+}
+
+/// The same for extended entries.
+///
+/// qemu looks at the entry behind a run before it answers about the run: if that entry is
+/// invalid, the run is never answered. So a run is only appended when what follows it is known
+/// to be sound.
+fn extended(rules: &Rules, entries: &[u8], out: &mut Batch) -> Result<Flow> {
+    let cluster = rules.cluster;
+    let subcluster = cluster / u64::from(SUBCLUSTERS);
+    let mut entries = Pairs { rest: entries };
+    while let Some((entry, bitmap)) = entries.peek() {
+        let inside = out.cursor() & (cluster - 1);
+        let guest = out.cursor() - inside;
+        rules.check_extended(entry, bitmap, guest)?;
+        // Below 32.
+        let index = u32::try_from(inside / subcluster).unwrap_or(0);
+        let (status, run) = rules.subcluster(entry, bitmap, index, guest)?;
+        // The run ends before subcluster `last` of the cluster `moved` bytes further on.
+        let mut last = index + run;
+        let mut moved = 0;
+        while last == SUBCLUSTERS {
+            last = 0;
+            moved += cluster;
+            entries.advance();
+            let Some((entry, bitmap)) = entries.peek() else {
+                break;
+            };
+            rules.check_extended(entry, bitmap, guest + moved)?;
+            match rules.subcluster(entry, bitmap, 0, guest + moved) {
+                Ok((next, run)) if next == status.advanced(moved) => last = run,
+                _ => {}
+            }
+        }
+        let length = moved + u64::from(last) * subcluster - inside;
+        if out.push(length, status.advanced(inside)) == Flow::Stop {
+            return Ok(Flow::Stop);
+        }
+    }
+    Ok(Flow::More)
+}
+
+/// Extended entries as pairs of entry and bitmap.
+struct Pairs<'a> {
+    rest: &'a [u8],
+}
+
+impl Pairs<'_> {
+    fn peek(&self) -> Option<(u64, u64)> {
+        let (entry, rest) = self.rest.split_first_chunk::<8>()?;
+        let (bitmap, _) = rest.split_first_chunk::<8>()?;
+        Some((u64::from_be_bytes(*entry), u64::from_be_bytes(*bitmap)))
+    }
+
+    fn advance(&mut self) {
+        self.rest = self.rest.get(16..).unwrap_or_default();
+    }
+}
+
+/// The integer in eight bytes.
+#[inline]
+fn be64(bytes: &[u8]) -> u64 {
+    bytes
+        .first_chunk()
+        .map_or(0, |chunk| u64::from_be_bytes(*chunk))
+}
+
+/// The first cluster, or what there is of it; header and extensions lie within.
+fn read_first_cluster(storage: &dyn Storage) -> Result<Vec<u8>> {
+    let failed = |error| instar_core::Error::io("cannot read the header", error).at(0);
+    let mut start = vec![0; 512];
+    read_padded(storage, 0, &mut start).map_err(failed)?;
+    let bits = Fields::new("header", 0, &start).be32(disk::CLUSTER_BITS_AT)?;
+    let cluster = if disk::CLUSTER_BITS.contains(&bits) {
+        1 << bits
+    } else {
+        512
+    };
+    // At most 2 MiB.
+    let length = usize::try_from(storage.len().min(cluster)).unwrap_or(0);
+    start.resize(length, 0);
+    read_padded(storage, 0, &mut start).map_err(failed)?;
+    Ok(start)
+}
+
+fn check_l1_is_inside(header: &Header, file: u64) -> Result<()> {
+    let (offset, size) = (header.l1_offset, header.l1_entries * 8);
+    let end = offset.checked_add(size);
+    if end.is_none_or(|end| end > file.next_multiple_of(SECTOR)) && size != 0 {
+        let error = Error::TableOutside {
+            table: "L1 table",
+            offset,
+            size,
+            file,
+        };
+        return Err(instar_core::Error::from(error).at(40));
+    }
+    Ok(())
+}
+
+fn data_file(image: &Image<'_>, name: OsString) -> Result<ImageFile> {
+    let reference = Reference {
+        role: Role::DataFile,
+        name,
+    };
+    let opened = image.context.opener.members(image.path, &[reference])?;
+    opened
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::NoDataFile.into())
+}
+
+fn backing(header: &Header, first_cluster: &[u8], format: Option<String>) -> Option<Backing> {
+    let (offset, length) = header.backing_name?;
+    let start = usize::try_from(offset).ok()?;
+    // The room for the name is within the cluster; what the file lacks of it reads as zeros,
+    // and a zero ends the name.
+    let stored = first_cluster.get(start..).unwrap_or_default();
+    let stored = stored.get(..length as usize).unwrap_or(stored);
+    let name = stored.split(|byte| *byte == 0).next().unwrap_or_default();
+    (!name.is_empty()).then(|| Backing {
+        role: Role::Backing,
+        names: vec![OsString::from_vec(name.to_vec())],
+        format,
+    })
+}

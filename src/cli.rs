@@ -1,0 +1,175 @@
+//! The command line: clap's types, and nothing that does anything.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::size::parse_size;
+use crate::version::VersionChoice;
+
+/// Where the bytes of a disk image are.
+#[derive(Debug, Parser)]
+#[command(
+    name = "instar",
+    version,
+    args_override_self = true,
+    infer_long_args = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print which ranges of the disk hold data, read as zero or are absent, and where
+    #[command(infer_long_args = true, args_override_self = true)]
+    Map(Box<MapOptions>),
+    /// List the formats that are compiled in
+    Formats,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// A table of the ranges that hold data
+    Human,
+    /// All ranges, as a JSON array
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum External {
+    /// Such an image is an error
+    Refuse,
+    /// Map this file alone; nothing else is opened
+    Ignore,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MapOptions {
+    /// The image, a regular file or a block device
+    #[arg(value_name = "FILE", required = true, num_args = 1)]
+    pub(crate) file: Vec<PathBuf>,
+
+    /// Format of the image: auto, or a name that `instar formats` lists
+    #[arg(short, long, value_name = "FMT", default_value = "auto")]
+    pub(crate) format: String,
+
+    /// What to print
+    #[arg(
+        long,
+        value_enum,
+        value_name = "human|json",
+        default_value = "human",
+        hide_possible_values = true
+    )]
+    pub(crate) output: Output,
+
+    /// First byte of the disk to map (512, 0x200, 64k, 1.5M, 2G ...)
+    #[arg(short, long, value_name = "N", default_value = "0", value_parser = parse_size, allow_hyphen_values = true)]
+    pub(crate) start_offset: u64,
+
+    /// Map at most this many bytes [default: to the end]
+    #[arg(short = 'l', long, value_name = "N", value_parser = parse_size, allow_hyphen_values = true)]
+    pub(crate) max_length: Option<u64>,
+
+    /// What to do about other files that the image names (backing file, data file, extent,
+    /// parent): refuse the image, or ignore them and map this file alone
+    #[arg(
+        long,
+        value_enum,
+        value_name = "refuse|ignore",
+        default_value = "refuse",
+        hide_possible_values = true
+    )]
+    pub(crate) external: External,
+
+    /// Whose output to print: X.Y[.Z], or host to ask the installed qemu-img [default: newest]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) qemu_version: Option<VersionChoice>,
+
+    /// Alignment and granularity of every read from the image, in bytes: a power of two from
+    /// 512 to 2M
+    #[arg(long, value_name = "N", default_value = "65536", value_parser = parse_read_unit)]
+    pub(crate) sector_size: u64,
+
+    /// Treat warnings as errors
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Accepted for compatibility; instar takes no lock
+    #[arg(short = 'U', long)]
+    pub(crate) force_share: bool,
+
+    /// Not supported
+    #[arg(long, hide = true)]
+    pub(crate) image_opts: bool,
+
+    /// Not supported
+    #[arg(long, hide = true, value_name = "OBJDEF")]
+    pub(crate) object: Option<OsString>,
+}
+
+/// Smallest and largest granularity of reads, in bytes.
+const READ_UNITS: std::ops::RangeInclusive<u64> = 512..=2 << 20;
+
+fn parse_read_unit(text: &str) -> Result<u64, String> {
+    let unit = parse_size(text).map_err(|error| error.to_string())?;
+    if unit.is_power_of_two() && READ_UNITS.contains(&unit) {
+        Ok(unit)
+    } else {
+        Err(format!(
+            "must be a power of two from 512 to 2097152, not {unit}"
+        ))
+    }
+}
+
+/// What the arguments amount to.
+pub(crate) enum Parsed {
+    Command(Command),
+    /// Text for standard output: help or version.
+    Help(String),
+    /// One line for standard error.
+    Wrong(String),
+}
+
+/// Reads the arguments, the program's name first.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
+    match Cli::try_parse_from(arguments) {
+        Ok(Cli {
+            command: Command::Map(options),
+        }) if options.image_opts => {
+            drop(options);
+            Parsed::Wrong(
+                "--image-opts is not supported: give the image's file name, and its format with \
+                 --format"
+                    .into(),
+            )
+        }
+        Ok(Cli {
+            command: Command::Map(options),
+        }) if options.object.is_some() => Parsed::Wrong(
+            "--object is not supported: an encrypted image is mapped without its secret".into(),
+        ),
+        Ok(Cli { command }) => Parsed::Command(command),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Help(error.to_string()),
+            _ => Parsed::Wrong(one_line(&error.to_string())),
+        },
+    }
+}
+
+/// The statement of a clap error without its usage and tips.
+fn one_line(text: &str) -> String {
+    let statement: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .skip_while(|line| line.is_empty())
+        .take_while(|line| !line.is_empty() && !line.starts_with("Usage:"))
+        .collect();
+    let joined = statement.join(" ");
+    let message = joined.strip_prefix("error: ").unwrap_or(&joined);
+    format!("{message}; see 'instar map --help'")
+}

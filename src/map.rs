@@ -1,0 +1,188 @@
+//! The one main path: open, detect, compose, window, render.
+
+use std::error::Error as StdError;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use instar_core::{
+    Chain, Context, Error, ExternalPolicy, FileStorage, Image, ImageFormat, Layer, Limits, Notices,
+    Opener, QemuVersion, Registry, Result, RowReader, Storage, Window, detect, open_layer,
+};
+
+use crate::cli::{External, MapOptions, Output};
+use crate::output::{self, Stdout};
+use crate::render::{Human, Json, RenderError, Renderer};
+
+/// Maps the image that the options name.
+pub(crate) fn run(options: &MapOptions) -> ExitCode {
+    let version = match options
+        .qemu_version
+        .map_or(Ok(QemuVersion::NEWEST), |v| v.resolve())
+    {
+        Ok(version) => version,
+        Err(message) => return output::fail(&message),
+    };
+    let Some(typed) = options
+        .file
+        .first()
+        .filter(|path| !path.as_os_str().is_empty())
+    else {
+        return output::fail(&"the file name is empty");
+    };
+    let path = local_path(typed);
+    match open(options, &path, version) {
+        Ok(chain) => print(options, chain, &path, version),
+        Err(error) => fail(&path, &error),
+    }
+}
+
+/// Opens the image and composes its layers.
+fn open(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Chain> {
+    let registry = crate::registry()?;
+    // A wrong --format is said before the file is touched.
+    let chosen = match options.format.as_str() {
+        "auto" => None,
+        name => Some(registry.find(name)?),
+    };
+    let storage = FileStorage::open(path).map_err(|error| with_hint(path, error))?;
+    let storage: Arc<dyn Storage> = Arc::new(storage.with_read_unit(options.sector_size));
+    let context = Arc::new(context(options, path, version));
+    let format = chosen.map_or_else(|| detected(&registry, &storage), Ok)?;
+    let source = open_layer(
+        format,
+        Image {
+            storage,
+            path,
+            context: &context,
+        },
+    )?;
+    if let Some(backing) = source.backing() {
+        context
+            .opener
+            .backing(backing)
+            .map_err(|error| error.in_format(format.name()).in_file(path))?;
+    }
+    Chain::new(vec![Layer::new(source, path, format.name())], context)
+}
+
+fn detected(registry: &Registry, storage: &Arc<dyn Storage>) -> Result<&'static dyn ImageFormat> {
+    detect(registry, storage.as_ref())?.winner()
+}
+
+fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Context {
+    let policy = match options.external {
+        External::Refuse => ExternalPolicy::Refuse,
+        External::Ignore => ExternalPolicy::Ignore,
+    };
+    let name = path.to_owned();
+    Context {
+        limits: Limits::default(),
+        qemu: version,
+        opener: Opener::new(policy),
+        notices: Notices::new(options.strict, move |notice| {
+            output::say(&format!("{}: warning: {}", name.display(), notice.text));
+        }),
+    }
+}
+
+/// Renders the window of the chain to standard output.
+fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) -> ExitCode {
+    let shape = version.shape();
+    let stdout = match Stdout::new() {
+        Ok(stdout) => stdout,
+        Err(error) => return output::finish(Err(error)),
+    };
+    let escape_names = stdout.is_terminal();
+    let mut renderer: Box<dyn Renderer> = match options.output {
+        Output::Human => Box::new(Human::new(stdout, chain.files(), escape_names)),
+        Output::Json => Box::new(Json::new(stdout, shape)),
+    };
+    let window = Window {
+        start: options.start_offset,
+        length: options.max_length,
+    };
+    let mut rows = RowReader::new(chain, window, shape);
+    loop {
+        let failed = match rows.next_rows() {
+            Ok([]) => break,
+            Ok(rows) => match renderer.rows(rows) {
+                Ok(()) => continue,
+                Err(RenderError::Output(error)) => return output::finish(Err(error)),
+                // As qemu words it: scripts look for this line.
+                Err(error @ RenderError::NoOffset) => output::fail(&error),
+            },
+            Err(error) => fail(path, &error),
+        };
+        // What came before the failure is printed, as qemu does, and is visibly incomplete.
+        return match renderer.abandon() {
+            Ok(()) => failed,
+            Err(error) => output::finish(Err(error)),
+        };
+    }
+    output::finish(renderer.finish())
+}
+
+/// One line with the file, the error and its causes.
+fn fail(path: &Path, error: &Error) -> ExitCode {
+    let mut line = format!("{}: {error}", error.path().unwrap_or(path).display());
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        line.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    output::fail(&line)
+}
+
+/// The path that FILE stands for: `file:` in front is dropped, as qemu does.
+fn local_path(typed: &Path) -> PathBuf {
+    match typed.as_os_str().as_bytes().strip_prefix(b"file:") {
+        Some(rest) if protocol(rest).is_some() => {
+            PathBuf::from(OsString::from_vec([b"./", rest].concat()))
+        }
+        Some(rest) => PathBuf::from(OsStr::from_bytes(rest)),
+        None => typed.to_owned(),
+    }
+}
+
+/// The part before a `:` that stands before any `/`.
+fn protocol(name: &[u8]) -> Option<&[u8]> {
+    let end = name.iter().position(|byte| matches!(byte, b':' | b'/'))?;
+    (name.get(end) == Some(&b':'))
+        .then(|| name.get(..end))
+        .flatten()
+}
+
+/// A missing file whose name looks like a protocol's was likely not meant as a file.
+fn with_hint(path: &Path, error: Error) -> Error {
+    if protocol(path.as_os_str().as_bytes()).is_none() || path.exists() {
+        return error;
+    }
+    Error::new(
+        error.kind(),
+        "no such file, and protocols and json: descriptions are not supported: instar maps \
+         local files and block devices",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    #[test]
+    fn file_in_front_is_dropped() {
+        for (typed, meant) in [
+            ("a.raw", "a.raw"),
+            ("file:a.raw", "a.raw"),
+            ("file:/dir/a.raw", "/dir/a.raw"),
+            ("file:a:b.raw", "./a:b.raw"),
+            ("./file:a.raw", "./file:a.raw"),
+            ("file:dir/a:b", "dir/a:b"),
+        ] {
+            assert_eq!(local_path(Path::new(typed)), Path::new(meant), "{typed}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Standard output and standard error.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+/// Bytes that a pipe is asked to hold: with the default of 64 KiB, writer and reader take turns
+/// and each turn wakes a sleeping CPU.
+const PIPE_SIZE: usize = 1 << 20;
+
+/// Standard output without a buffer beneath the renderer's own.
+pub(crate) struct Stdout {
+    file: File,
+    widened: bool,
+}
+
+impl Stdout {
+    /// Takes hold of standard output.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn new() -> io::Result<Self> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Self {
+            file,
+            widened: false,
+        })
+    }
+
+    /// Whether a person reads along.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.file.is_terminal()
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Not before there is much to write: a small map does not need it.
+        if !self.widened && bytes.len() >= PIPE_SIZE / 16 {
+            self.widened = true;
+            // Fails on anything but a pipe, and where the user's limit is reached.
+            let _ = rustix::pipe::fcntl_setpipe_size(&self.file, PIPE_SIZE);
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Prints a text to standard output.
+pub(crate) fn print(text: &[u8]) -> ExitCode {
+    finish(Stdout::new().and_then(|mut out| out.write_all(text)))
+}
+
+/// The exit code for a finished write: a reader that went away is not a failure.
+pub(crate) fn finish(written: io::Result<()>) -> ExitCode {
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            fail(&format!("cannot write to standard output: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Says why on standard error.
+pub(crate) fn fail(message: &impl Display) -> ExitCode {
+    say(message);
+    ExitCode::FAILURE
+}
+
+/// Writes one line to standard error; control characters in it are escaped.
+pub(crate) fn say(message: &impl Display) {
+    let mut line = String::from("instar: ");
+    for c in message.to_string().chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line.push('\n');
+    // There is nobody to tell if standard error is gone.
+    let _ = io::stderr().write_all(line.as_bytes());
+}
