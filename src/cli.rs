@@ -11,12 +11,7 @@ use crate::version::VersionChoice;
 
 /// Where the bytes of a disk image are.
 #[derive(Debug, Parser)]
-#[command(
-    name = "instar",
-    version,
-    args_override_self = true,
-    infer_long_args = true
-)]
+#[command(name = "instar", version, args_override_self = true, infer_long_args = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -45,13 +40,15 @@ pub(crate) enum External {
     Refuse,
     /// Map this file alone; nothing else is opened
     Ignore,
+    /// Open them, below the directory of the file that names them or an allowed one
+    Follow,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct MapOptions {
     /// The image, a regular file or a block device
-    #[arg(value_name = "FILE", required = true, num_args = 1)]
-    pub(crate) file: Vec<PathBuf>,
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 
     /// Format of the image: auto, or a name that `instar formats` lists
     #[arg(short, long, value_name = "FMT", default_value = "auto")]
@@ -76,15 +73,24 @@ pub(crate) struct MapOptions {
     pub(crate) max_length: Option<u64>,
 
     /// What to do about other files that the image names (backing file, data file, extent,
-    /// parent): refuse the image, or ignore them and map this file alone
+    /// parent): refuse the image, ignore them and map this file alone, or follow the names to
+    /// files below the directory of the file that names them
     #[arg(
         long,
         value_enum,
-        value_name = "refuse|ignore",
+        value_name = "refuse|ignore|follow",
         default_value = "refuse",
         hide_possible_values = true
     )]
     pub(crate) external: External,
+
+    /// With --external=follow: files may also be opened below DIR (repeatable)
+    #[arg(long, value_name = "DIR", action = clap::ArgAction::Append)]
+    pub(crate) allow_under: Vec<PathBuf>,
+
+    /// Follow at most so many backing files [default: 200]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_depth: Option<usize>,
 
     /// Whose output to print: X.Y[.Z], or host to ask the installed qemu-img [default: newest]
     #[arg(long, value_name = "VERSION")]
@@ -120,9 +126,7 @@ fn parse_read_unit(text: &str) -> Result<u64, String> {
     if unit.is_power_of_two() && READ_UNITS.contains(&unit) {
         Ok(unit)
     } else {
-        Err(format!(
-            "must be a power of two from 512 to 2097152, not {unit}"
-        ))
+        Err(format!("must be a power of two from 512 to 2097152, not {unit}"))
     }
 }
 
@@ -138,9 +142,7 @@ pub(crate) enum Parsed {
 /// Reads the arguments, the program's name first.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     match Cli::try_parse_from(arguments) {
-        Ok(Cli {
-            command: Command::Map(options),
-        }) if options.image_opts => {
+        Ok(Cli { command: Command::Map(options) }) if options.image_opts => {
             drop(options);
             Parsed::Wrong(
                 "--image-opts is not supported: give the image's file name, and its format with \
@@ -148,11 +150,14 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
                     .into(),
             )
         }
-        Ok(Cli {
-            command: Command::Map(options),
-        }) if options.object.is_some() => Parsed::Wrong(
+        Ok(Cli { command: Command::Map(options) }) if options.object.is_some() => Parsed::Wrong(
             "--object is not supported: an encrypted image is mapped without its secret".into(),
         ),
+        Ok(Cli { command: Command::Map(options) })
+            if !options.allow_under.is_empty() && options.external != External::Follow =>
+        {
+            Parsed::Wrong("--allow-under goes with --external=follow".into())
+        }
         Ok(Cli { command }) => Parsed::Command(command),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Help(error.to_string()),

@@ -17,11 +17,7 @@ pub(crate) fn run() -> ExitCode {
 
 fn table(registry: &Registry) -> String {
     let mut text = String::new();
-    line(
-        &mut text,
-        ["Name", "Aliases", "Package", "Version"],
-        "Covers",
-    );
+    line(&mut text, ["Name", "Aliases", "Package", "Version"], "Covers");
     for entry in registry.entries() {
         let aliases = entry.format.aliases().join(",");
         let aliases = if aliases.is_empty() { "-" } else { &aliases };
@@ -33,8 +29,5 @@ fn table(registry: &Registry) -> String {
 
 fn line(text: &mut String, [name, aliases, package, version]: [&str; 4], about: &str) {
     // Writing to a String cannot fail.
-    let _ = writeln!(
-        text,
-        "{name:<8}{aliases:<10}{package:<22}{version:<9}{about}"
-    );
+    let _ = writeln!(text, "{name:<8}{aliases:<10}{package:<22}{version:<9}{about}");
 }

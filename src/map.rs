@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use instar_core::{
-    Chain, Context, Error, ExternalPolicy, FileStorage, Image, ImageFormat, Layer, Limits, Notices,
-    Opener, QemuVersion, Registry, Result, RowReader, Storage, Window, detect, open_layer,
+    Chain, Context, Error, ExternalPolicy, FileStorage, Limits, Notice, Notices, Opener,
+    QemuVersion, Result, RowReader, Storage, Window, open_chain,
 };
 
 use crate::cli::{External, MapOptions, Output};
@@ -18,21 +18,14 @@ use crate::render::{Human, Json, RenderError, Renderer};
 
 /// Maps the image that the options name.
 pub(crate) fn run(options: &MapOptions) -> ExitCode {
-    let version = match options
-        .qemu_version
-        .map_or(Ok(QemuVersion::NEWEST), |v| v.resolve())
-    {
+    let version = match options.qemu_version.map_or(Ok(QemuVersion::NEWEST), |v| v.resolve()) {
         Ok(version) => version,
         Err(message) => return output::fail(&message),
     };
-    let Some(typed) = options
-        .file
-        .first()
-        .filter(|path| !path.as_os_str().is_empty())
-    else {
+    if options.file.as_os_str().is_empty() {
         return output::fail(&"the file name is empty");
-    };
-    let path = local_path(typed);
+    }
+    let path = local_path(&options.file);
     match open(options, &path, version) {
         Ok(chain) => print(options, chain, &path, version),
         Err(error) => fail(&path, &error),
@@ -49,43 +42,27 @@ fn open(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Chain
     };
     let storage = FileStorage::open(path).map_err(|error| with_hint(path, error))?;
     let storage: Arc<dyn Storage> = Arc::new(storage.with_read_unit(options.sector_size));
-    let context = Arc::new(context(options, path, version));
-    let format = chosen.map_or_else(|| detected(&registry, &storage), Ok)?;
-    let source = open_layer(
-        format,
-        Image {
-            storage,
-            path,
-            context: &context,
-        },
-    )?;
-    if let Some(backing) = source.backing() {
-        context
-            .opener
-            .backing(backing)
-            .map_err(|error| error.in_format(format.name()).in_file(path))?;
-    }
-    Chain::new(vec![Layer::new(source, path, format.name())], context)
+    open_chain(&registry, chosen, storage, path, &Arc::new(context(options, path, version)?))
 }
 
-fn detected(registry: &Registry, storage: &Arc<dyn Storage>) -> Result<&'static dyn ImageFormat> {
-    detect(registry, storage.as_ref())?.winner()
-}
-
-fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Context {
+fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Context> {
     let policy = match options.external {
         External::Refuse => ExternalPolicy::Refuse,
         External::Ignore => ExternalPolicy::Ignore,
+        External::Follow => ExternalPolicy::Follow { allow_under: options.allow_under.clone() },
     };
+    let mut limits = Limits::default();
+    limits.depth = options.max_depth.unwrap_or(limits.depth);
     let name = path.to_owned();
-    Context {
-        limits: Limits::default(),
+    let warn = move |notice: &Notice| {
+        output::say(&format!("{}: warning: {}", name.display(), notice.text));
+    };
+    Ok(Context {
+        limits,
         qemu: version,
-        opener: Opener::new(policy),
-        notices: Notices::new(options.strict, move |notice| {
-            output::say(&format!("{}: warning: {}", name.display(), notice.text));
-        }),
-    }
+        opener: Opener::new(policy)?.with_read_unit(options.sector_size),
+        notices: Notices::new(options.strict, warn),
+    })
 }
 
 /// Renders the window of the chain to standard output.
@@ -100,10 +77,7 @@ fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) 
         Output::Human => Box::new(Human::new(stdout, chain.files(), escape_names)),
         Output::Json => Box::new(Json::new(stdout, shape)),
     };
-    let window = Window {
-        start: options.start_offset,
-        length: options.max_length,
-    };
+    let window = Window { start: options.start_offset, length: options.max_length };
     let mut rows = RowReader::new(chain, window, shape);
     loop {
         let failed = match rows.next_rows() {
@@ -150,9 +124,7 @@ fn local_path(typed: &Path) -> PathBuf {
 /// The part before a `:` that stands before any `/`.
 fn protocol(name: &[u8]) -> Option<&[u8]> {
     let end = name.iter().position(|byte| matches!(byte, b':' | b'/'))?;
-    (name.get(end) == Some(&b':'))
-        .then(|| name.get(..end))
-        .flatten()
+    (name.get(end) == Some(&b':')).then(|| name.get(..end)).flatten()
 }
 
 /// A missing file whose name looks like a protocol's was likely not meant as a file.

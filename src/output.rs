@@ -23,10 +23,7 @@ impl Stdout {
     /// If there is none.
     pub(crate) fn new() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self {
-            file,
-            widened: false,
-        })
+        Ok(Self { file, widened: false })
     }
 
     /// Whether a person reads along.

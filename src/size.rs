@@ -18,13 +18,11 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, BadSize> {
     if !rest.is_empty() {
         return Err(BadSize::Syntax);
     }
-    outcome.and_then(|value| {
-        if i64::try_from(value).is_ok() {
-            Ok(value)
-        } else {
-            Err(BadSize::Range)
-        }
-    })
+    outcome.and_then(
+        |value| {
+            if i64::try_from(value).is_ok() { Ok(value) } else { Err(BadSize::Range) }
+        },
+    )
 }
 
 /// Reads as far as possible and returns what is left over.
@@ -40,11 +38,7 @@ fn scan(text: &str) -> (Result<u64, BadSize>, &str) {
         return (Err(BadSize::Syntax), text);
     }
     if !whole.is_empty() {
-        let value = if negative {
-            None
-        } else {
-            whole.parse::<u64>().ok()
-        };
+        let value = if negative { None } else { whole.parse::<u64>().ok() };
         let Some(value) = value else {
             return (Err(BadSize::Range), rest);
         };
@@ -68,9 +62,7 @@ fn scan(text: &str) -> (Result<u64, BadSize>, &str) {
 }
 
 fn split_digits(text: &str, radix: u32) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_digit(radix))
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_digit(radix)).unwrap_or(text.len());
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 
@@ -80,10 +72,7 @@ fn scan_hex(text: &str) -> (Result<u64, BadSize>, &str) {
     if digits.is_empty() {
         return (Err(BadSize::Syntax), text);
     }
-    (
-        u64::from_str_radix(digits, 16).map_err(|_| BadSize::Range),
-        rest,
-    )
+    (u64::from_str_radix(digits, 16).map_err(|_| BadSize::Range), rest)
 }
 
 /// `whole`.`fraction`, the fraction taken through an IEEE double as qemu does.
@@ -114,11 +103,7 @@ fn scale(whole: u64, fraction: u64, rest: &str) -> (Result<u64, BadSize>, &str) 
         Some(b'e') => Some(60),
         _ => None,
     };
-    let rest = if exponent.is_some() {
-        rest.get(1..).unwrap_or_default()
-    } else {
-        rest
-    };
+    let rest = if exponent.is_some() { rest.get(1..).unwrap_or_default() } else { rest };
     let exponent = exponent.unwrap_or(0);
     if exponent == 0 && fraction != 0 {
         return (Err(BadSize::Syntax), rest);

@@ -18,11 +18,7 @@ impl FromStr for VersionChoice {
     type Err = <QemuVersion as FromStr>::Err;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "host" {
-            Ok(Self::Host)
-        } else {
-            text.parse().map(Self::Of)
-        }
+        if text == "host" { Ok(Self::Host) } else { text.parse().map(Self::Of) }
     }
 }
 

@@ -26,21 +26,14 @@ impl<W: Write> Human<W> {
     /// would act on control characters in them.
     pub(crate) fn new(out: W, files: &[PathBuf], escape: bool) -> Self {
         let name = |path: &PathBuf| {
-            let mut name = if escape {
-                escaped(path)
-            } else {
-                path.as_os_str().as_bytes().to_vec()
-            };
+            let mut name =
+                if escape { escaped(path) } else { path.as_os_str().as_bytes().to_vec() };
             name.push(b'\n');
             name
         };
         let mut buffer = Vec::with_capacity(BUFFER + 4096);
         buffer.extend_from_slice(HEADER);
-        Self {
-            out,
-            buffer,
-            names: files.iter().map(name).collect(),
-        }
+        Self { out, buffer, names: files.iter().map(name).collect() }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -55,11 +48,7 @@ fn escaped(path: &Path) -> Vec<u8> {
     let mut text = Vec::new();
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
         for c in chunk.valid().chars() {
-            let shown = if c.is_control() {
-                c.escape_default().to_string()
-            } else {
-                c.to_string()
-            };
+            let shown = if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
             text.extend_from_slice(shown.as_bytes());
         }
         for byte in chunk.invalid() {
@@ -84,11 +73,7 @@ fn push_hex(buffer: &mut Vec<u8>, value: u64) {
     let mut rest = value;
     for place in column.iter_mut().skip(2).take(digits).rev() {
         let digit = rest.to_le_bytes()[0] & 15;
-        *place = if digit < 10 {
-            b'0' + digit
-        } else {
-            b'a' - 10 + digit
-        };
+        *place = if digit < 10 { b'0' + digit } else { b'a' - 10 + digit };
         rest >>= 4;
     }
     let length = WIDTH.max(digits + 2);
@@ -97,10 +82,7 @@ fn push_hex(buffer: &mut Vec<u8>, value: u64) {
 
 impl<W: Write> Renderer for Human<W> {
     fn rows(&mut self, rows: &[Row]) -> Result<(), RenderError> {
-        for row in rows
-            .iter()
-            .filter(|row| row.flags.data() && !row.flags.zero())
-        {
+        for row in rows.iter().filter(|row| row.flags.data() && !row.flags.zero()) {
             let Some(offset) = row.offset() else {
                 return Err(RenderError::NoOffset);
             };
@@ -110,11 +92,8 @@ impl<W: Write> Renderer for Human<W> {
             push_hex(&mut self.buffer, row.start);
             push_hex(&mut self.buffer, row.length);
             push_hex(&mut self.buffer, offset);
-            let name = usize::try_from(row.file)
-                .ok()
-                .and_then(|file| self.names.get(file));
-            self.buffer
-                .extend_from_slice(name.map_or(b"\n", |name| name));
+            let name = usize::try_from(row.file).ok().and_then(|file| self.names.get(file));
+            self.buffer.extend_from_slice(name.map_or(b"\n", |name| name));
         }
         Ok(())
     }
@@ -136,14 +115,7 @@ mod tests {
 
     fn row(start: u64, length: u64, status: Status) -> Row {
         let offset = status.place().map_or(0, |place| place.offset);
-        Row {
-            start,
-            length,
-            offset,
-            file: 0,
-            depth: 0,
-            flags: Flags::of(status),
-        }
+        Row { start, length, offset, file: 0, depth: 0, flags: Flags::of(status) }
     }
 
     fn render(rows: &[Row], name: &str, escape: bool) -> (String, bool) {
@@ -159,11 +131,7 @@ mod tests {
         let rows = [
             row(0, 0x10000, Status::Data(Place::at(0x10_0000))),
             row(0x10000, 5, Status::ZeroAt(Place::at(7))),
-            row(
-                0x0100_0000_0000_0000,
-                0x1000,
-                Status::Data(Place::at(0x0100_0000_0000_0000)),
-            ),
+            row(0x0100_0000_0000_0000, 0x1000, Status::Data(Place::at(0x0100_0000_0000_0000))),
         ];
         let expected = "Offset          Length          Mapped to       File\n\
                         0               0x10000         0x100000        big.raw\n\
@@ -173,10 +141,7 @@ mod tests {
 
     #[test]
     fn data_without_offset_ends_the_table() {
-        let rows = [
-            row(0, 1, Status::Data(Place::at(1))),
-            row(1, 1, Status::Opaque),
-        ];
+        let rows = [row(0, 1, Status::Data(Place::at(1))), row(1, 1, Status::Opaque)];
         let (text, good) = render(&rows, "x", false);
         assert!(!good);
         assert!(text.ends_with("0               0x1             0x1             x\n"));
@@ -185,15 +150,7 @@ mod tests {
     #[test]
     fn names_are_escaped_for_terminals_only() {
         let rows = [row(0, 1, Status::Data(Place::at(1)))];
-        assert!(
-            render(&rows, "a\u{1b}[2J\nb", false)
-                .0
-                .ends_with("a\u{1b}[2J\nb\n")
-        );
-        assert!(
-            render(&rows, "a\u{1b}[2J\nb", true)
-                .0
-                .ends_with("a\\u{1b}[2J\\nb\n")
-        );
+        assert!(render(&rows, "a\u{1b}[2J\nb", false).0.ends_with("a\u{1b}[2J\nb\n"));
+        assert!(render(&rows, "a\u{1b}[2J\nb", true).0.ends_with("a\\u{1b}[2J\\nb\n"));
     }
 }

@@ -36,9 +36,7 @@ struct Middle {
 impl<W: Write> Json<W> {
     /// Writes rows of this shape to `out`.
     pub(crate) fn new(out: W, shape: Shape) -> Self {
-        let middles = (0..)
-            .take(Flags::VALUES)
-            .map(|bits| middle(Flags::from_bits(bits), shape));
+        let middles = (0..).take(Flags::VALUES).map(|bits| middle(Flags::from_bits(bits), shape));
         let mut json = Self {
             out,
             buffer: vec![0; BUFFER + MAX_ROW].into_boxed_slice(),
@@ -64,16 +62,12 @@ impl<W: Write> Json<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         let filled = std::mem::take(&mut self.filled);
-        self.out
-            .write_all(self.buffer.get(..filled).unwrap_or_default())
+        self.out.write_all(self.buffer.get(..filled).unwrap_or_default())
     }
 
     #[inline]
     fn row(&mut self, row: &Row) {
-        let Some(room) = self
-            .buffer
-            .get_mut(self.filled..)
-            .and_then(|b| b.first_chunk_mut())
+        let Some(room) = self.buffer.get_mut(self.filled..).and_then(|b| b.first_chunk_mut())
         else {
             return;
         };
@@ -102,10 +96,7 @@ impl<W: Write> Json<W> {
 /// Copies `text` to `room[at..]` and returns where it ends.
 #[inline]
 fn put<const N: usize>(room: &mut [u8; MAX_ROW], at: usize, text: &[u8; N]) -> usize {
-    if let Some(to) = room
-        .get_mut(at..)
-        .and_then(|rest| rest.first_chunk_mut::<N>())
-    {
+    if let Some(to) = room.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<N>()) {
         *to = *text;
     }
     at + N
@@ -113,10 +104,7 @@ fn put<const N: usize>(room: &mut [u8; MAX_ROW], at: usize, text: &[u8; N]) -> u
 
 #[inline]
 fn number(room: &mut [u8; MAX_ROW], at: usize, decimal: &mut Decimal, value: u64) -> usize {
-    match room
-        .get_mut(at..)
-        .and_then(|rest| rest.first_chunk_mut::<MAX_DECIMAL>())
-    {
+    match room.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<MAX_DECIMAL>()) {
         Some(to) => at + decimal.write(value, to),
         None => at,
     }
@@ -139,10 +127,7 @@ fn middle(flags: Flags, shape: Shape) -> Middle {
     for (to, from) in text.iter_mut().zip(keys.bytes()) {
         *to = from;
     }
-    Middle {
-        text,
-        length: keys.len(),
-    }
+    Middle { text, length: keys.len() }
 }
 
 impl<W: Write> Renderer for Json<W> {
@@ -192,14 +177,7 @@ mod tests {
 
     fn row(start: u64, length: u64, depth: u32, status: Status) -> Row {
         let offset = status.place().map_or(0, |place| place.offset);
-        Row {
-            start,
-            length,
-            offset,
-            file: 0,
-            depth,
-            flags: Flags::of(status),
-        }
+        Row { start, length, offset, file: 0, depth, flags: Flags::of(status) }
     }
 
     #[test]
@@ -245,11 +223,7 @@ mod tests {
     #[test]
     fn no_constant_part_is_longer_than_its_room() {
         for bits in 0..32 {
-            for shape in [
-                Shape::WithoutPresent,
-                Shape::WithPresent,
-                Shape::WithCompressed,
-            ] {
+            for shape in [Shape::WithoutPresent, Shape::WithPresent, Shape::WithCompressed] {
                 assert!(middle(Flags::from_bits(bits), shape).length <= MIDDLE);
             }
         }

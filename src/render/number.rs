@@ -43,11 +43,7 @@ impl Decimal {
         let high = value / EIGHT_DIGITS;
         let low = eight(value % EIGHT_DIGITS);
         if high == 0 {
-            let zeros = low
-                .iter()
-                .take(7)
-                .take_while(|digit| **digit == b'0')
-                .count();
+            let zeros = low.iter().take(7).take_while(|digit| **digit == b'0').count();
             for (to, from) in out.iter_mut().zip(low.iter().skip(zeros)) {
                 *to = *from;
             }
@@ -60,10 +56,7 @@ impl Decimal {
         if let Some(front) = out.first_chunk_mut() {
             *front = self.text;
         }
-        if let Some(back) = out
-            .get_mut(length..)
-            .and_then(|rest| rest.first_chunk_mut())
-        {
+        if let Some(back) = out.get_mut(length..).and_then(|rest| rest.first_chunk_mut()) {
             *back = low;
         }
         length + 8
@@ -84,11 +77,7 @@ impl Decimal {
 #[inline]
 fn eight(value: u64) -> [u8; 8] {
     let four = |part: u64| {
-        usize::try_from(part)
-            .ok()
-            .and_then(|index| FOUR.get(index))
-            .copied()
-            .unwrap_or([b'0'; 4])
+        usize::try_from(part).ok().and_then(|index| FOUR.get(index)).copied().unwrap_or([b'0'; 4])
     };
     let [a, b, c, d] = four(value / 10_000);
     let [e, f, g, h] = four(value % 10_000);
@@ -107,10 +96,7 @@ mod tests {
         let mut check = |value: u64| {
             let mut out = [b'x'; MAX_DECIMAL];
             let length = decimal.write(value, &mut out);
-            assert_eq!(
-                std::str::from_utf8(&out[..length]).unwrap(),
-                value.to_string()
-            );
+            assert_eq!(std::str::from_utf8(&out[..length]).unwrap(), value.to_string());
             count += 1;
         };
         for exponent in 0..20 {
@@ -119,15 +105,7 @@ mod tests {
                 check(value);
             }
         }
-        for value in [
-            0,
-            7,
-            u64::MAX,
-            u64::MAX - 1,
-            99_999_999,
-            1 << 63,
-            123_456_789_012,
-        ] {
+        for value in [0, 7, u64::MAX, u64::MAX - 1, 99_999_999, 1 << 63, 123_456_789_012] {
             check(value);
         }
         assert_eq!(count, 87);

@@ -46,12 +46,7 @@ impl Directory {
     ) -> Result<Option<Self>> {
         let at = data.offset_of(0);
         let wrong = |what, value, expected| {
-            Err(instar_core::Error::from(Error::Bitmaps {
-                what,
-                value,
-                expected,
-            })
-            .at(at))
+            Err(instar_core::Error::from(Error::Bitmaps { what, value, expected }).at(at))
         };
         let length = data.bytes().len();
         if length != EXTENSION {
@@ -81,17 +76,9 @@ impl Directory {
             );
         }
         if size == 0 || size > MAX_DIRECTORY {
-            return wrong(
-                "the directory size",
-                size,
-                "allowed are 1 to 67107840 bytes",
-            );
+            return wrong("the directory size", size, "allowed are 1 to 67107840 bytes");
         }
-        Ok(Some(Self {
-            count,
-            size,
-            offset,
-        }))
+        Ok(Some(Self { count, size, offset }))
     }
 
     /// Reads the directory and checks its entries.
@@ -105,10 +92,7 @@ impl Directory {
         let mut at = 0_u64;
         let mut index = 0_u64;
         while at < self.size {
-            let outside = || Error::BitmapDirectory {
-                index,
-                size: self.size,
-            };
+            let outside = || Error::BitmapDirectory { index, size: self.size };
             let room = self.size - at;
             if room < ENTRY as u64 {
                 return Err(outside().into());
@@ -121,12 +105,7 @@ impl Directory {
                 return Err(outside().into());
             }
             if let Some((what, value, expected)) = entry.fault(header) {
-                let error = Error::BitmapEntry {
-                    index,
-                    what,
-                    value,
-                    expected,
-                };
+                let error = Error::BitmapEntry { index, what, value, expected };
                 return Err(instar_core::Error::from(error).at(position));
             }
             index += 1;
@@ -138,12 +117,7 @@ impl Directory {
         if index != self.count {
             let expected = "which is not what the header extension says";
             let what = "the number of directory entries";
-            return Err(Error::Bitmaps {
-                what,
-                value: index,
-                expected,
-            }
-            .into());
+            return Err(Error::Bitmaps { what, value: index, expected }.into());
         }
         Ok(())
     }
@@ -190,33 +164,18 @@ impl Entry {
             self.flags & IN_USE == 0 && u128::from(bytes) << bits < u128::from(header.virtual_size)
         };
         let rules: [(bool, Fault); 9] = [
-            (
-                self.extra_length != 0,
-                ("extra data", self.extra_length.into(), "not supported"),
-            ),
+            (self.extra_length != 0, ("extra data", self.extra_length.into(), "not supported")),
             (
                 self.table_entries == 0 || self.table_entries > MAX_TABLE,
-                (
-                    "table size",
-                    self.table_entries,
-                    "allowed are 1 to 2^27 entries",
-                ),
+                ("table size", self.table_entries, "allowed are 1 to 2^27 entries"),
             ),
             (
                 self.table_offset == 0 || self.table_offset % cluster != 0,
-                (
-                    "table offset",
-                    self.table_offset,
-                    "not a multiple of the cluster size over 0",
-                ),
+                ("table offset", self.table_offset, "not a multiple of the cluster size over 0"),
             ),
             (
                 !GRANULARITY.contains(&self.granularity_bits),
-                (
-                    "granularity_bits",
-                    self.granularity_bits.into(),
-                    "allowed are 9 to 31",
-                ),
+                ("granularity_bits", self.granularity_bits.into(), "allowed are 9 to 31"),
             ),
             (
                 self.flags & !KNOWN_FLAGS != 0,
@@ -224,28 +183,12 @@ impl Entry {
             ),
             (
                 self.name_length == 0 || self.name_length > MAX_NAME,
-                (
-                    "name length",
-                    self.name_length.into(),
-                    "allowed are 1 to 1023",
-                ),
+                ("name length", self.name_length.into(), "allowed are 1 to 1023"),
             ),
-            (
-                self.kind != DIRTY_TRACKING,
-                ("type", self.kind.into(), "known is 1"),
-            ),
-            (
-                bytes > MAX_BYTES,
-                ("bitmap size", bytes, "at most 512 MiB are allowed"),
-            ),
-            (
-                too_small(),
-                ("bitmap size", bytes, "too small for the virtual size"),
-            ),
+            (self.kind != DIRTY_TRACKING, ("type", self.kind.into(), "known is 1")),
+            (bytes > MAX_BYTES, ("bitmap size", bytes, "at most 512 MiB are allowed")),
+            (too_small(), ("bitmap size", bytes, "too small for the virtual size")),
         ];
-        rules
-            .into_iter()
-            .find(|(broken, _)| *broken)
-            .map(|(_, fault)| fault)
+        rules.into_iter().find(|(broken, _)| *broken).map(|(_, fault)| fault)
     }
 }

@@ -99,13 +99,7 @@ impl Header {
         let features = Features::parse(fields, version, cluster)?;
         let backing_offset = fields.be64(8)?;
         if backing_offset > cluster {
-            return Err(at(
-                Error::BackingOffset {
-                    offset: backing_offset,
-                    cluster,
-                },
-                8,
-            ));
+            return Err(at(Error::BackingOffset { offset: backing_offset, cluster }, 8));
         }
         let encryption = match fields.be32(32)? {
             0 => Encryption::None,
@@ -113,11 +107,7 @@ impl Header {
             2 => Encryption::Luks,
             method => return Err(at(Error::CryptMethod { method }, 32)),
         };
-        let extensions_end = if backing_offset == 0 {
-            cluster
-        } else {
-            backing_offset
-        };
+        let extensions_end = if backing_offset == 0 { cluster } else { backing_offset };
         let virtual_size = fields.be64(24)?;
         let mut header = Self {
             version,
@@ -128,10 +118,7 @@ impl Header {
             l1_entries: 0,
             refcount_table: refcount_table(fields, cluster)?,
             refcount_order: features.refcount_order,
-            snapshots: (
-                table_offset("snapshot table", fields, 64, cluster)?,
-                fields.be32(60)?,
-            ),
+            snapshots: (table_offset("snapshot table", fields, 64, cluster)?, fields.be32(60)?),
             backing_name: backing_name(fields, backing_offset, cluster)?,
             extensions: (u64::from(features.header_length), extensions_end),
             has_data_file: features.incompatible & DATA_FILE != 0,
@@ -139,13 +126,7 @@ impl Header {
             extended_l2: features.incompatible & EXTENDED_L2 != 0,
             unknown_features: features.incompatible & !KNOWN_FEATURES,
         };
-        limit(
-            "snapshot table",
-            header.snapshots.1.into(),
-            "entries",
-            MAX_SNAPSHOTS,
-            60,
-        )?;
+        limit("snapshot table", header.snapshots.1.into(), "entries", MAX_SNAPSHOTS, 60)?;
         header.l1_entries = header.needed_l1_entries(fields.be32(36)?, virtual_size)?;
         Ok(header)
     }
@@ -168,14 +149,7 @@ impl Header {
         }
         let needed = size.div_ceil(1 << (self.cluster_bits + self.l2_bits()));
         if u64::from(entries) < needed {
-            return Err(at(
-                Error::L1TooSmall {
-                    entries,
-                    needed,
-                    size,
-                },
-                36,
-            ));
+            return Err(at(Error::L1TooSmall { entries, needed, size }, 36));
         }
         Ok(needed)
     }
@@ -193,12 +167,7 @@ impl Features {
     fn parse(fields: &Fields<'_>, version: u32, cluster: u64) -> Result<Self> {
         if version == 2 {
             let header_length = V2_HEADER;
-            return Ok(Self {
-                incompatible: 0,
-                autoclear: 0,
-                refcount_order: 4,
-                header_length,
-            });
+            return Ok(Self { incompatible: 0, autoclear: 0, refcount_order: 4, header_length });
         }
         let features = Self {
             incompatible: fields.be64(72)?,
@@ -218,11 +187,7 @@ impl Features {
             return Ok(features);
         }
         let has_type = length > COMPRESSION_TYPE_AT;
-        let kind = if has_type {
-            fields.u8(COMPRESSION_TYPE_AT as usize)?
-        } else {
-            0
-        };
+        let kind = if has_type { fields.u8(COMPRESSION_TYPE_AT as usize)? } else { 0 };
         if kind > 1 {
             return Err(at(Error::CompressionType { kind }, 104));
         }
@@ -234,12 +199,7 @@ impl Features {
             return Err(at(Error::SubclusterSize { cluster }, 20));
         }
         if features.refcount_order > 6 {
-            return Err(at(
-                Error::RefcountOrder {
-                    order: features.refcount_order,
-                },
-                96,
-            ));
+            return Err(at(Error::RefcountOrder { order: features.refcount_order }, 96));
         }
         if features.autoclear & RAW_DATA_FILE != 0 && features.incompatible & DATA_FILE == 0 {
             return Err(at(Error::RawDataFile, 88));
@@ -260,15 +220,7 @@ fn limit(
     field: u64,
 ) -> Result<()> {
     if size > allowed {
-        return Err(at(
-            Error::TableTooLarge {
-                table,
-                size,
-                unit,
-                allowed,
-            },
-            field,
-        ));
+        return Err(at(Error::TableTooLarge { table, size, unit, allowed }, field));
     }
     Ok(())
 }
@@ -281,11 +233,7 @@ fn table_offset(
 ) -> Result<u64> {
     let offset = fields.be64(field)?;
     if offset % cluster != 0 {
-        let error = Error::TableUnaligned {
-            table,
-            offset,
-            cluster,
-        };
+        let error = Error::TableUnaligned { table, offset, cluster };
         return Err(at(error, fields.offset_of(field)));
     }
     Ok(offset)
@@ -297,7 +245,12 @@ fn refcount_table(fields: &Fields<'_>, cluster: u64) -> Result<(u64, u64)> {
         return Err(at(Error::NoRefcountTable, 56));
     }
     limit("refcount table", size, "bytes", MAX_REFCOUNT_TABLE, 56)?;
-    Ok((table_offset("refcount table", fields, 48, cluster)?, size))
+    let offset = table_offset("refcount table", fields, 48, cluster)?;
+    // Table offsets are signed in qemu.
+    if offset.checked_add(size).is_none_or(|end| i64::try_from(end).is_err()) {
+        return Err(at(Error::TableBeyond { table: "refcount table", offset }, 48));
+    }
+    Ok((offset, size))
 }
 
 fn backing_name(fields: &Fields<'_>, offset: u64, cluster: u64) -> Result<Option<(u64, u32)>> {

@@ -90,20 +90,8 @@ impl Rules {
             return Ok(());
         }
         let [allocated, zero] = halves(bitmap);
-        let wrong = if self.is_mapped(entry) {
-            allocated & zero
-        } else {
-            allocated
-        };
-        if wrong != 0 {
-            Err(Error::ExtendedEntry {
-                guest,
-                entry,
-                bitmap,
-            })
-        } else {
-            Ok(())
-        }
+        let wrong = if self.is_mapped(entry) { allocated & zero } else { allocated };
+        if wrong != 0 { Err(Error::ExtendedEntry { guest, entry, bitmap }) } else { Ok(()) }
     }
 
     /// Whether the entry gives its cluster a place. Offset 0 is one only in a data file.
@@ -115,11 +103,7 @@ impl Rules {
     #[inline]
     fn checked(&self, offset: u64, guest: u64) -> Result<Place, Error> {
         if offset & (self.cluster - 1) != 0 {
-            return Err(Error::ClusterUnaligned {
-                guest,
-                offset,
-                cluster: self.cluster,
-            });
+            return Err(Error::ClusterUnaligned { guest, offset, cluster: self.cluster });
         }
         if self.has_data_file && offset != guest {
             return Err(Error::DataFileOffset { guest, offset });
@@ -147,20 +131,12 @@ impl Rules {
 
     #[inline]
     fn zero_at(&self, place: Place) -> Status {
-        if self.encrypted {
-            Status::Zero
-        } else {
-            Status::ZeroAt(place)
-        }
+        if self.encrypted { Status::Zero } else { Status::ZeroAt(place) }
     }
 
     #[inline]
     fn absent_at(&self, place: Place) -> Status {
-        if self.encrypted {
-            Status::Absent
-        } else {
-            Status::AbsentAt(place)
-        }
+        if self.encrypted { Status::Absent } else { Status::AbsentAt(place) }
     }
 }
 
@@ -168,10 +144,7 @@ impl Rules {
 #[inline]
 fn halves(bitmap: u64) -> [u32; 2] {
     let [a, b, c, d, e, f, g, h] = bitmap.to_le_bytes();
-    [
-        u32::from_le_bytes([a, b, c, d]),
-        u32::from_le_bytes([e, f, g, h]),
-    ]
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
 #[cfg(test)]
@@ -207,52 +180,27 @@ mod tests {
         ] {
             assert_eq!(PLAIN.standard(entry, GUEST), Ok(status), "{entry:#x}");
         }
-        let unaligned = Err(Error::ClusterUnaligned {
-            guest: GUEST,
-            offset: 0x200,
-            cluster: 65536,
-        });
+        let unaligned =
+            Err(Error::ClusterUnaligned { guest: GUEST, offset: 0x200, cluster: 65536 });
         assert_eq!(PLAIN.standard(0x200, GUEST), unaligned);
         assert_eq!(PLAIN.standard(0x201, GUEST), unaligned);
     }
 
     #[test]
     fn standard_entries_elsewhere() {
-        let v2 = Rules {
-            version: 2,
-            ..PLAIN
-        };
-        assert_eq!(
-            v2.standard(ZERO, GUEST),
-            Err(Error::ZeroInVersion2 { guest: GUEST })
-        );
-        let holes = Rules {
-            over_holes: true,
-            ..PLAIN
-        };
-        assert_eq!(
-            holes.standard(HOST, GUEST),
-            Ok(Status::DataOverHoles(Place::at(HOST)))
-        );
-        let encrypted = Rules {
-            encrypted: true,
-            over_holes: true,
-            ..PLAIN
-        };
+        let v2 = Rules { version: 2, ..PLAIN };
+        assert_eq!(v2.standard(ZERO, GUEST), Err(Error::ZeroInVersion2 { guest: GUEST }));
+        let holes = Rules { over_holes: true, ..PLAIN };
+        assert_eq!(holes.standard(HOST, GUEST), Ok(Status::DataOverHoles(Place::at(HOST))));
+        let encrypted = Rules { encrypted: true, over_holes: true, ..PLAIN };
         assert_eq!(encrypted.standard(HOST, GUEST), Ok(Status::Opaque));
         assert_eq!(encrypted.standard(HOST | ZERO, GUEST), Ok(Status::Zero));
-        let file = Rules {
-            has_data_file: true,
-            ..PLAIN
-        };
+        let file = Rules { has_data_file: true, ..PLAIN };
         assert_eq!(file.standard(0, 0), Ok(Status::Absent));
         assert_eq!(file.standard(COPIED, 0), Ok(data(0)));
         assert_eq!(file.standard(COPIED | ZERO, 0), Ok(Status::Zero));
         assert_eq!(file.standard(GUEST, GUEST), Ok(data(GUEST)));
-        let elsewhere = Error::DataFileOffset {
-            guest: GUEST,
-            offset: HOST,
-        };
+        let elsewhere = Error::DataFileOffset { guest: GUEST, offset: HOST };
         assert_eq!(file.standard(HOST, GUEST), Err(elsewhere));
         let compressed = Error::CompressedInDataFile { guest: GUEST };
         assert_eq!(file.standard(COMPRESSED, GUEST), Err(compressed));
@@ -280,20 +228,10 @@ mod tests {
             let found = PLAIN.subcluster(entry, bitmap, index, GUEST);
             assert_eq!(found, Ok((status, run)), "{entry:#x} {bitmap:#x} {index}");
         }
-        let encrypted = Rules {
-            encrypted: true,
-            ..PLAIN
-        };
-        assert_eq!(
-            encrypted.subcluster(HOST, 0, 0, GUEST),
-            Ok((Status::Absent, 32))
-        );
+        let encrypted = Rules { encrypted: true, ..PLAIN };
+        assert_eq!(encrypted.subcluster(HOST, 0, 0, GUEST), Ok((Status::Absent, 32)));
         for (entry, bitmap) in [(0, bits(1, 0)), (HOST, bits(4, 4))] {
-            let wrong = Error::ExtendedEntry {
-                guest: GUEST,
-                entry,
-                bitmap,
-            };
+            let wrong = Error::ExtendedEntry { guest: GUEST, entry, bitmap };
             assert_eq!(PLAIN.check_extended(entry, bitmap, GUEST), Err(wrong));
         }
     }

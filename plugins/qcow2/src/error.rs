@@ -38,43 +38,23 @@ pub enum Error {
     #[error("there is no refcount table: refcount_table_clusters is 0")]
     NoRefcountTable,
     #[error("the {table} has {size} {unit}, at most {allowed} are allowed")]
-    TableTooLarge {
-        table: &'static str,
-        size: u64,
-        unit: &'static str,
-        allowed: u64,
-    },
+    TableTooLarge { table: &'static str, size: u64, unit: &'static str, allowed: u64 },
     #[error("the {table} lies at {offset:#x}, which is no multiple of the cluster size {cluster}")]
-    TableUnaligned {
-        table: &'static str,
-        offset: u64,
-        cluster: u64,
-    },
+    TableUnaligned { table: &'static str, offset: u64, cluster: u64 },
+    #[error("the {table} lies at {offset:#x}, and so ends above 2^63 - 1")]
+    TableBeyond { table: &'static str, offset: u64 },
     #[error("the {table} ({size} bytes at {offset:#x}) is outside the file of {file} bytes")]
-    TableOutside {
-        table: &'static str,
-        offset: u64,
-        size: u64,
-        file: u64,
-    },
+    TableOutside { table: &'static str, offset: u64, size: u64, file: u64 },
     #[error("the virtual size is {size} bytes, at most 2^63 - 2^30 are allowed")]
     VirtualSize { size: u64 },
     #[error("the L1 table has {entries} entries, a disk of {size} bytes needs {needed}")]
-    L1TooSmall {
-        entries: u32,
-        needed: u64,
-        size: u64,
-    },
+    L1TooSmall { entries: u32, needed: u64, size: u64 },
     #[error("crypt_method is {method}, known are 0 (none), 1 (AES) and 2 (LUKS)")]
     CryptMethod { method: u32 },
     #[error("a header extension of type {kind:#010x} has {length} bytes, only {room} are left")]
     ExtensionTooLarge { kind: u32, length: u32, room: u64 },
     #[error("the header extension {what} has {length} bytes, {expected}")]
-    ExtensionLength {
-        what: &'static str,
-        length: u32,
-        expected: &'static str,
-    },
+    ExtensionLength { what: &'static str, length: u32, expected: &'static str },
     #[error("an encryption header extension is only allowed with crypt_method 2, not {method}")]
     CryptoExtension { method: u32 },
     #[error("crypt_method is 2 (LUKS), but there is no encryption header extension")]
@@ -90,38 +70,21 @@ pub enum Error {
     #[error("the snapshot table is over 64 MiB at entry {index}")]
     SnapshotTable { index: u32 },
     #[error("bitmaps extension: {what} is {value}, {expected}")]
-    Bitmaps {
-        what: &'static str,
-        value: u64,
-        expected: &'static str,
-    },
+    Bitmaps { what: &'static str, value: u64, expected: &'static str },
     #[error("bitmap directory: entry {index} is not inside the directory of {size} bytes")]
     BitmapDirectory { index: u64, size: u64 },
     #[error("bitmap directory: entry {index}: {what} is {value}, {expected}")]
-    BitmapEntry {
-        index: u64,
-        what: &'static str,
-        value: u64,
-        expected: &'static str,
-    },
+    BitmapEntry { index: u64, what: &'static str, value: u64, expected: &'static str },
     #[error(
         "the L2 table at L1 index {index} lies at {offset:#x}, which is no multiple of the \
          cluster size {cluster}"
     )]
-    L2Unaligned {
-        index: u64,
-        offset: u64,
-        cluster: u64,
-    },
+    L2Unaligned { index: u64, offset: u64, cluster: u64 },
     #[error(
         "the cluster of guest offset {guest:#x} lies at {offset:#x}, which is no multiple of the \
          cluster size {cluster}"
     )]
-    ClusterUnaligned {
-        guest: u64,
-        offset: u64,
-        cluster: u64,
-    },
+    ClusterUnaligned { guest: u64, offset: u64, cluster: u64 },
     #[error("the cluster of guest offset {guest:#x} is marked as zero, which version 2 lacks")]
     ZeroInVersion2 { guest: u64 },
     #[error(

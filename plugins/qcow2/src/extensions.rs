@@ -68,11 +68,7 @@ impl Extensions {
         // Records bounds the length by the cluster.
         let length = u32::try_from(data.bytes().len()).unwrap_or(u32::MAX);
         let wrong_length = |what, expected| {
-            let error = Error::ExtensionLength {
-                what,
-                length,
-                expected,
-            };
+            let error = Error::ExtensionLength { what, length, expected };
             Err(instar_core::Error::from(error).at(data.offset_of(0)))
         };
         match kind {
@@ -93,12 +89,7 @@ impl Extensions {
                 let (offset, cluster) = (data.be64(0)?, header.cluster());
                 if offset % cluster != 0 {
                     let table = "encryption header";
-                    return Err(Error::TableUnaligned {
-                        table,
-                        offset,
-                        cluster,
-                    }
-                    .into());
+                    return Err(Error::TableUnaligned { table, offset, cluster }.into());
                 }
                 self.has_crypto_header = true;
             }
@@ -122,11 +113,7 @@ struct Records<'a> {
 impl<'a> Records<'a> {
     fn new(header: &Header, cluster: &Fields<'a>) -> Self {
         let (at, end) = header.extensions;
-        Self {
-            cluster: *cluster,
-            at,
-            end,
-        }
+        Self { cluster: *cluster, at, end }
     }
 
     fn record(&mut self) -> Result<Option<(u32, Fields<'a>)>> {
@@ -170,10 +157,7 @@ const FEATURE_ENTRY: usize = 48;
 /// The names of these incompatible features: from the image's own table, else their bits.
 fn unknown_names(mut features: u64, table: Option<&Fields<'_>>) -> String {
     let mut names = Vec::new();
-    for entry in table
-        .map_or(&[][..], Fields::bytes)
-        .chunks_exact(FEATURE_ENTRY)
-    {
+    for entry in table.map_or(&[][..], Fields::bytes).chunks_exact(FEATURE_ENTRY) {
         let (Some([kind, bit]), Some(name)) = (entry.first_chunk(), entry.get(2..)) else {
             break;
         };

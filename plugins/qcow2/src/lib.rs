@@ -37,11 +37,9 @@ impl ImageFormat for Qcow2 {
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         let header = Fields::new("header", 0, probe.head());
-        let (Ok(disk::MAGIC), Ok(version), Ok(bits)) = (
-            header.array(0),
-            header.be32(disk::VERSION_AT),
-            header.be32(disk::CLUSTER_BITS_AT),
-        ) else {
+        let (Ok(disk::MAGIC), Ok(version), Ok(bits)) =
+            (header.array(0), header.be32(disk::VERSION_AT), header.be32(disk::CLUSTER_BITS_AT))
+        else {
             return Confidence::No;
         };
         match version {

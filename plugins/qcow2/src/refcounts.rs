@@ -99,9 +99,7 @@ impl<'a> Counter<'a> {
         if at.saturating_add(length) <= self.file_end {
             return Ok(Some(at));
         }
-        self.context
-            .notices
-            .warn(format!("the {what} at {base:#x} is outside the file"))?;
+        self.context.notices.warn(format!("the {what} at {base:#x} is outside the file"))?;
         Ok(None)
     }
 }
@@ -110,11 +108,7 @@ impl<'a> Counter<'a> {
 fn count_used(block: &[u8], order: u32, wanted: u64) -> u64 {
     let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
     let count = |width: usize| {
-        block
-            .chunks_exact(width)
-            .take(wanted)
-            .filter(|c| c.iter().any(|b| *b != 0))
-            .count() as u64
+        block.chunks_exact(width).take(wanted).filter(|c| c.iter().any(|b| *b != 0)).count() as u64
     };
     match order {
         3 => count(1),
@@ -161,11 +155,7 @@ mod tests {
             (5, &[0, 0, 0, 1, 0, 0, 0, 0], 2, 1),
             (6, &[1, 0, 0, 0, 0, 0, 0, 0], 1, 1),
         ] {
-            assert_eq!(
-                count_used(block, order, wanted),
-                used,
-                "order {order}, {wanted}"
-            );
+            assert_eq!(count_used(block, order, wanted), used, "order {order}, {wanted}");
         }
     }
 }

@@ -83,10 +83,9 @@ impl Qcow2Source {
         // Both bounded: at most 4 Mi entries of 8 bytes, in a table checked to be in the file.
         let at = self.header.l1_offset + first * 8;
         let entries = self.l1.bytes(at, usize::try_from(count * 8).unwrap_or(0))?;
-        let empty = entries
-            .chunks_exact(8)
-            .take_while(|entry| be64(entry) & entry::OFFSET == 0)
-            .count() as u64;
+        let empty =
+            entries.chunks_exact(8).take_while(|entry| be64(entry) & entry::OFFSET == 0).count()
+                as u64;
         if empty == 0 {
             return Ok(None);
         }
@@ -96,23 +95,14 @@ impl Qcow2Source {
 
     /// Appends what the L2 table at the cursor says.
     fn table(&mut self, out: &mut Batch) -> Result<Flow> {
-        let Header {
-            cluster_bits,
-            extended_l2,
-            ..
-        } = self.header;
+        let Header { cluster_bits, extended_l2, .. } = self.header;
         let l2_bits = self.header.l2_bits();
         let l1_index = out.cursor() >> (cluster_bits + l2_bits);
         let l1_entry = be64(self.l1.bytes(self.header.l1_offset + l1_index * 8, 8)?);
         let table = l1_entry & entry::OFFSET;
         let cluster = self.rules.cluster;
         if table % cluster != 0 {
-            return Err(Error::L2Unaligned {
-                index: l1_index,
-                offset: table,
-                cluster,
-            }
-            .into());
+            return Err(Error::L2Unaligned { index: l1_index, offset: table, cluster }.into());
         }
         self.learn_holes()?;
         let in_table = (1 << l2_bits) - 1;
@@ -186,11 +176,8 @@ fn standard(rules: &Rules, mut entries: &[u8], out: &mut Batch) -> Result<Flow> 
             }
         } else {
             // The very same entry, moved on by a cluster if it has a place, goes on the run.
-            let step = if entry & entry::OFFSET != 0 || status.place().is_some() {
-                cluster
-            } else {
-                0
-            };
+            let step =
+                if entry & entry::OFFSET != 0 || status.place().is_some() { cluster } else { 0 };
             let mut expected = entry.wrapping_add(step);
             while let Some((next, after)) = rest.split_first_chunk::<8>() {
                 if u64::from_be_bytes(*next) != expected {
@@ -270,9 +257,7 @@ impl Pairs<'_> {
 /// The integer in eight bytes.
 #[inline]
 fn be64(bytes: &[u8]) -> u64 {
-    bytes
-        .first_chunk()
-        .map_or(0, |chunk| u64::from_be_bytes(*chunk))
+    bytes.first_chunk().map_or(0, |chunk| u64::from_be_bytes(*chunk))
 }
 
 /// The first cluster, or what there is of it; header and extensions lie within.
@@ -281,11 +266,7 @@ fn read_first_cluster(storage: &dyn Storage) -> Result<Vec<u8>> {
     let mut start = vec![0; 512];
     read_padded(storage, 0, &mut start).map_err(failed)?;
     let bits = Fields::new("header", 0, &start).be32(disk::CLUSTER_BITS_AT)?;
-    let cluster = if disk::CLUSTER_BITS.contains(&bits) {
-        1 << bits
-    } else {
-        512
-    };
+    let cluster = if disk::CLUSTER_BITS.contains(&bits) { 1 << bits } else { 512 };
     // At most 2 MiB.
     let length = usize::try_from(storage.len().min(cluster)).unwrap_or(0);
     start.resize(length, 0);
@@ -297,27 +278,16 @@ fn check_l1_is_inside(header: &Header, file: u64) -> Result<()> {
     let (offset, size) = (header.l1_offset, header.l1_entries * 8);
     let end = offset.checked_add(size);
     if end.is_none_or(|end| end > file.next_multiple_of(SECTOR)) && size != 0 {
-        let error = Error::TableOutside {
-            table: "L1 table",
-            offset,
-            size,
-            file,
-        };
+        let error = Error::TableOutside { table: "L1 table", offset, size, file };
         return Err(instar_core::Error::from(error).at(40));
     }
     Ok(())
 }
 
 fn data_file(image: &Image<'_>, name: OsString) -> Result<ImageFile> {
-    let reference = Reference {
-        role: Role::DataFile,
-        name,
-    };
-    let opened = image.context.opener.members(image.path, &[reference])?;
-    opened
-        .into_iter()
-        .next()
-        .ok_or_else(|| Error::NoDataFile.into())
+    let reference = Reference { role: Role::DataFile, name };
+    let opened = image.members(&[reference])?;
+    opened.into_iter().next().ok_or_else(|| Error::NoDataFile.into())
 }
 
 fn backing(header: &Header, first_cluster: &[u8], format: Option<String>) -> Option<Backing> {
@@ -332,5 +302,6 @@ fn backing(header: &Header, first_cluster: &[u8], format: Option<String>) -> Opt
         role: Role::Backing,
         names: vec![OsString::from_vec(name.to_vec())],
         format,
+        identifiers: Vec::new(),
     })
 }

@@ -14,10 +14,7 @@ pub(crate) struct RawSource {
 
 impl RawSource {
     pub(crate) fn new(image: &Image<'_>) -> Self {
-        Self {
-            storage: Arc::clone(&image.storage),
-            files: [image.file()],
-        }
+        Self { storage: Arc::clone(&image.storage), files: [image.file()] }
     }
 }
 
@@ -58,9 +55,7 @@ mod tests {
     use crate::Raw;
 
     fn sample() -> MemoryStorage {
-        MemoryStorage::new(100_000)
-            .with_data(4096, [1; 4096])
-            .with_data(90_000, [1; 10_000])
+        MemoryStorage::new(100_000).with_data(4096, [1; 4096]).with_data(90_000, [1; 10_000])
     }
 
     #[test]

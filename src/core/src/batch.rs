@@ -119,11 +119,7 @@ impl Batch {
         }
         self.cursor = self.cursor.saturating_add(length);
         self.continuation = Some(status.advanced(length));
-        if length == room {
-            Flow::Stop
-        } else {
-            Flow::More
-        }
+        if length == room { Flow::Stop } else { Flow::More }
     }
 }
 
@@ -140,10 +136,7 @@ mod tests {
         assert_eq!(batch.push(50, Status::Data(Place::at(7))), Flow::More);
         assert_eq!(batch.push(50, Status::Data(Place::at(57))), Flow::More);
         assert_eq!(batch.push(50, Status::Data(Place::at(57))), Flow::More);
-        assert_eq!(
-            batch.push(50, Status::Data(Place::in_file(1, 107))),
-            Flow::More
-        );
+        assert_eq!(batch.push(50, Status::Data(Place::in_file(1, 107))), Flow::More);
         assert_eq!(batch.push(0, Status::Absent), Flow::More);
         assert_eq!(batch.push(9999, Status::Absent), Flow::Stop);
         assert_eq!(

@@ -58,12 +58,7 @@ impl Layer {
             extent_start: 0,
             extent_end: 0,
             failed: None,
-            host: HostRun {
-                file: 0,
-                start: 0,
-                end: 0,
-                kind: RunKind::Data,
-            },
+            host: HostRun { file: 0, start: 0, end: 0, kind: RunKind::Data },
             numbers: Vec::new(),
         }
     }
@@ -121,9 +116,7 @@ impl Layer {
         }
         self.batch.ask(at, end.min(self.size()));
         let outcome = self.source.extents(&mut self.batch);
-        let error = outcome
-            .err()
-            .map(|e| e.in_format(self.format).in_file(&self.path));
+        let error = outcome.err().map(|e| e.in_format(self.format).in_file(&self.path));
         self.warn_past_end(context)?;
         let Some(first) = self.batch.extents().first() else {
             return Err(error.unwrap_or_else(|| self.broken("made no progress")));
@@ -173,9 +166,7 @@ impl Layer {
             && self.host.start <= place.offset
             && place.offset < self.host.end;
         if !known {
-            let file = usize::try_from(place.file)
-                .ok()
-                .and_then(|i| self.source.files().get(i));
+            let file = usize::try_from(place.file).ok().and_then(|i| self.source.files().get(i));
             let Some(storage) = file.and_then(|file| file.storage.as_ref()) else {
                 // Not opened: nobody can tell.
                 return Ok((Status::Data(place), self.extent_end));
@@ -186,17 +177,9 @@ impl Layer {
                     .in_format(self.format)
                     .in_file(&self.path)
             })?;
-            let HostRun { file, start, .. } = HostRun {
-                file: place.file,
-                start: place.offset,
-                ..self.host
-            };
-            self.host = HostRun {
-                file,
-                start,
-                end: run.end,
-                kind: run.kind,
-            };
+            let HostRun { file, start, .. } =
+                HostRun { file: place.file, start: place.offset, ..self.host };
+            self.host = HostRun { file, start, end: run.end, kind: run.kind };
         }
         let rest = self.host.end - place.offset;
         let end = self.extent_end.min(at.saturating_add(rest));
@@ -240,17 +223,10 @@ impl Chain {
     /// [`Limits::depth`] below the top.
     pub fn new(mut layers: Vec<Layer>, context: Arc<Context>) -> Result<Self> {
         if layers.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "a chain has at least one layer",
-            ));
+            return Err(Error::new(ErrorKind::Usage, "a chain has at least one layer"));
         }
         let below = layers.len() as u64 - 1;
-        Limits::check(
-            "the number of backing files",
-            below,
-            context.limits.depth as u64,
-        )?;
+        Limits::check("the number of backing files", below, context.limits.depth as u64)?;
         let mut files = Vec::new();
         for layer in &mut layers {
             // Within a layer, equal names are one file: extents in them may merge.
@@ -265,11 +241,7 @@ impl Chain {
                 layer.numbers.push(number);
             }
         }
-        Ok(Self {
-            layers,
-            files,
-            context,
-        })
+        Ok(Self { layers, files, context })
     }
 
     /// Length of the disk in bytes: the top layer's.
@@ -306,12 +278,7 @@ impl Chain {
                     }
                 }
             }
-            return Ok(Piece {
-                end: limit,
-                status,
-                depth,
-                file: layer.file_number(status),
-            });
+            return Ok(Piece { end: limit, status, depth, file: layer.file_number(status) });
         }
         Err(Error::new(ErrorKind::Bug, "a chain without layers"))
     }

@@ -75,34 +75,22 @@ impl Detection {
     /// # Errors
     /// [`ErrorKind::Ambiguous`] if two are equally sure, [`ErrorKind::WrongFormat`] if none is.
     pub fn winner(&self) -> Result<&'static dyn ImageFormat> {
-        let best = self
-            .answers
-            .iter()
-            .map(|(_, c)| *c)
-            .max()
-            .unwrap_or(Confidence::No);
+        let best = self.answers.iter().map(|(_, c)| *c).max().unwrap_or(Confidence::No);
         if best == Confidence::No {
             return Err(Error::new(
                 ErrorKind::WrongFormat,
                 "not in any of the formats compiled in; see `instar formats`",
             ));
         }
-        let claims: Vec<&Entry> = self
-            .answers
-            .iter()
-            .filter(|(_, c)| *c == best)
-            .map(|(entry, _)| entry)
-            .collect();
+        let claims: Vec<&Entry> =
+            self.answers.iter().filter(|(_, c)| *c == best).map(|(entry, _)| entry).collect();
         match claims.as_slice() {
             [only] => Ok(only.format),
             several => {
                 let names: Vec<&str> = several.iter().map(|e| e.format.name()).collect();
                 Err(Error::new(
                     ErrorKind::Ambiguous,
-                    format!(
-                        "could be any of {}; say which with --format",
-                        names.join(", ")
-                    ),
+                    format!("could be any of {}; say which with --format", names.join(", ")),
                 ))
             }
         }
@@ -126,10 +114,7 @@ pub fn detect(registry: &Registry, storage: &dyn Storage) -> Result<Detection> {
     let head = read(0, padded.min(HEAD))?;
     let tail = read(padded.saturating_sub(TAIL), padded)?;
     let probe = Probe::new(&head, &tail, storage.len());
-    let answers = registry
-        .entries()
-        .iter()
-        .map(|entry| (*entry, entry.format.probe(&probe)))
-        .collect();
+    let answers =
+        registry.entries().iter().map(|entry| (*entry, entry.format.probe(&probe))).collect();
     Ok(Detection { answers })
 }

@@ -51,24 +51,12 @@ struct Inner {
 impl Error {
     /// An error of this kind; `cause` is a format's own error or a message.
     pub fn new(kind: ErrorKind, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self(Box::new(Inner {
-            kind,
-            cause: cause.into(),
-            format: None,
-            path: None,
-            offset: None,
-        }))
+        Self(Box::new(Inner { kind, cause: cause.into(), format: None, path: None, offset: None }))
     }
 
     /// A failed system call; `doing` says what was tried.
     pub fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
-        Self::new(
-            ErrorKind::Io,
-            IoError {
-                doing: doing.into(),
-                source,
-            },
-        )
+        Self::new(ErrorKind::Io, IoError { doing: doing.into(), source })
     }
 
     /// Adds the file offset, in bytes, of the field at fault.
@@ -157,10 +145,7 @@ mod tests {
 
     #[test]
     fn the_cause_of_an_io_error_is_kept() {
-        let error = Error::io(
-            "cannot read",
-            std::io::Error::from(std::io::ErrorKind::NotFound),
-        );
+        let error = Error::io("cannot read", std::io::Error::from(std::io::ErrorKind::NotFound));
         assert_eq!(error.to_string(), "cannot read");
         assert!(error.source().is_some());
     }

@@ -73,52 +73,19 @@ impl<'a> Fields<'a> {
         self.bytes.get(at).copied().ok_or_else(|| self.short(at, 1))
     }
 
-    integer!(
-        be16,
-        u16,
-        from_be_bytes,
-        "The big-endian 16-bit integer at `at`."
-    );
-    integer!(
-        be32,
-        u32,
-        from_be_bytes,
-        "The big-endian 32-bit integer at `at`."
-    );
-    integer!(
-        be64,
-        u64,
-        from_be_bytes,
-        "The big-endian 64-bit integer at `at`."
-    );
-    integer!(
-        le16,
-        u16,
-        from_le_bytes,
-        "The little-endian 16-bit integer at `at`."
-    );
-    integer!(
-        le32,
-        u32,
-        from_le_bytes,
-        "The little-endian 32-bit integer at `at`."
-    );
-    integer!(
-        le64,
-        u64,
-        from_le_bytes,
-        "The little-endian 64-bit integer at `at`."
-    );
+    integer!(be16, u16, from_be_bytes, "The big-endian 16-bit integer at `at`.");
+    integer!(be32, u32, from_be_bytes, "The big-endian 32-bit integer at `at`.");
+    integer!(be64, u64, from_be_bytes, "The big-endian 64-bit integer at `at`.");
+    integer!(le16, u16, from_le_bytes, "The little-endian 16-bit integer at `at`.");
+    integer!(le32, u32, from_le_bytes, "The little-endian 32-bit integer at `at`.");
+    integer!(le64, u64, from_le_bytes, "The little-endian 64-bit integer at `at`.");
 
     #[cold]
     fn short(&self, at: usize, need: usize) -> Error {
         let Self { what, bytes, .. } = *self;
         Error::new(
             ErrorKind::Corrupt,
-            format!(
-                "{what} is too short: {need} bytes at {at} do not fit in {}",
-                bytes.len()
-            ),
+            format!("{what} is too short: {need} bytes at {at} do not fit in {}", bytes.len()),
         )
         .at(self.offset_of(at))
     }

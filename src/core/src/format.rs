@@ -1,10 +1,11 @@
 //! What a format is: the two traits that a plugin implements.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::{
-    Backing, Batch, Confidence, Limits, Notices, Opener, Probe, QemuVersion, Result, Storage,
+    Backing, Batch, Confidence, Limits, Location, Notices, Opener, Probe, QemuVersion, Reference,
+    Result, Storage,
 };
 
 /// What holds for every file of one map.
@@ -25,19 +26,26 @@ pub struct Context {
 pub struct Image<'a> {
     /// Its bytes.
     pub storage: Arc<dyn Storage>,
-    /// Its name, as the user typed it; for messages and for the File column.
-    pub path: &'a Path,
+    /// Its name, for messages and the File column, and where the names that it stores start.
+    pub location: &'a Location,
     /// What holds for the whole map. Shared: a source may keep it.
     pub context: &'a Arc<Context>,
 }
 
 impl Image<'_> {
+    /// Opens the files that the image needs to map its own layer, if the user's policy allows;
+    /// the answers are in the order of `references`.
+    ///
+    /// # Errors
+    /// As [`Opener::members`].
+    pub fn members(&self, references: &[Reference]) -> Result<Vec<ImageFile>> {
+        self.context.opener.members(self.location, references)
+    }
+
     /// The image's own file, as most formats give it in [`ExtentSource::files`].
     pub fn file(&self) -> ImageFile {
-        ImageFile {
-            name: self.path.to_owned(),
-            storage: Some(Arc::clone(&self.storage)),
-        }
+        let name = self.location.path().to_owned();
+        ImageFile { name, storage: Some(Arc::clone(&self.storage)) }
     }
 }
 
@@ -72,7 +80,7 @@ pub trait ImageFormat: Sync {
 
     /// Reads and checks the image's header.
     ///
-    /// Must not open any file but through [`Context::opener`].
+    /// Must not open any file but through [`Image::members`].
     ///
     /// # Errors
     /// A typed error of the plugin's own, converted; the core adds format and file.
@@ -89,6 +97,11 @@ pub trait ExtentSource: Send {
 
     /// The layer below, if the image names one. The core decides whether to open it.
     fn backing(&self) -> Option<&Backing> {
+        None
+    }
+
+    /// The identifier by which a differencing disk knows its parent, if the format has one.
+    fn identifier(&self) -> Option<[u8; 16]> {
         None
     }
 
@@ -109,15 +122,11 @@ pub trait ExtentSource: Send {
 /// The format's, and [`ErrorKind::Limit`](crate::ErrorKind::Limit) for a virtual size over
 /// [`MAX_LENGTH`](crate::MAX_LENGTH).
 pub fn open_layer(format: &dyn ImageFormat, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {
-    let path = image.path;
+    let path = image.location.path();
     format
         .open(image)
         .and_then(|source| {
-            Limits::check(
-                "the virtual size in bytes",
-                source.virtual_size(),
-                crate::MAX_LENGTH,
-            )?;
+            Limits::check("the virtual size in bytes", source.virtual_size(), crate::MAX_LENGTH)?;
             Ok(source)
         })
         .map_err(|error| error.in_format(format.name()).in_file(path))

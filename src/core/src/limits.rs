@@ -19,12 +19,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            depth: 200,
-            table_window: 4 << 20,
-            description: 1 << 20,
-            log: 64 << 20,
-        }
+        Self { depth: 200, table_window: 4 << 20, description: 1 << 20, log: 64 << 20 }
     }
 }
 
@@ -36,14 +31,7 @@ impl Limits {
     /// [`ErrorKind::Limit`], with both numbers in the text.
     pub fn check(what: &'static str, value: u64, allowed: u64) -> Result<()> {
         if value > allowed {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                OverLimit {
-                    what,
-                    value,
-                    allowed,
-                },
-            ));
+            return Err(Error::new(ErrorKind::Limit, OverLimit { what, value, allowed }));
         }
         Ok(())
     }

@@ -27,9 +27,7 @@ pub struct Notices {
 
 impl std::fmt::Debug for Notices {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Notices")
-            .field("strict", &self.strict)
-            .finish_non_exhaustive()
+        f.debug_struct("Notices").field("strict", &self.strict).finish_non_exhaustive()
     }
 }
 
@@ -43,11 +41,7 @@ impl Default for Notices {
 impl Notices {
     /// Passes every new warning to `sink`, or makes each an error if `strict`.
     pub fn new(strict: bool, sink: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
-        Self {
-            strict,
-            seen: Mutex::default(),
-            sink: Box::new(sink),
-        }
+        Self { strict, seen: Mutex::default(), sink: Box::new(sink) }
     }
 
     /// Warns once about `text`.

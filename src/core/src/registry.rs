@@ -62,11 +62,7 @@ impl Registry {
     /// [`ErrorKind::Usage`] if two of them claim one name or alias.
     pub fn new<'a>(registrations: impl Iterator<Item = &'a Registration>) -> Result<Self> {
         let mut entries: Vec<Entry> = registrations
-            .map(|r| Entry {
-                format: r.format,
-                package: r.package,
-                version: r.version,
-            })
+            .map(|r| Entry { format: r.format, package: r.package, version: r.version })
             .collect();
         entries.sort_by_key(|entry| (entry.format.name(), entry.package));
         let mut claimed: HashMap<&str, &str> = HashMap::new();
@@ -104,10 +100,7 @@ impl Registry {
                 let known: Vec<&str> = self.entries.iter().flat_map(|e| names(e.format)).collect();
                 Error::new(
                     ErrorKind::Usage,
-                    format!(
-                        "unknown format {name:?}; known are: auto {}",
-                        known.join(" ")
-                    ),
+                    format!("unknown format {name:?}; known are: auto {}", known.join(" ")),
                 )
             })
     }

@@ -57,10 +57,7 @@ impl Status {
     #[inline]
     pub fn advanced(self, by: u64) -> Self {
         // Wrapping: a place near 2^64 is nonsense from a hostile image, printed as such.
-        let further = |place: Place| Place {
-            offset: place.offset.wrapping_add(by),
-            ..place
-        };
+        let further = |place: Place| Place { offset: place.offset.wrapping_add(by), ..place };
         match self {
             Self::Data(place) => Self::Data(further(place)),
             Self::DataOverHoles(place) => Self::DataOverHoles(further(place)),

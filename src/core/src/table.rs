@@ -20,9 +20,7 @@ pub struct TableReader {
 
 impl std::fmt::Debug for TableReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TableReader")
-            .field("what", &self.what)
-            .finish_non_exhaustive()
+        f.debug_struct("TableReader").field("what", &self.what).finish_non_exhaustive()
     }
 }
 
@@ -30,13 +28,7 @@ impl TableReader {
     /// A reader of the table called `what` in errors, which holds at most
     /// [`Limits::table_window`] bytes at a time.
     pub fn new(what: &'static str, storage: Arc<dyn Storage>, limits: &Limits) -> Self {
-        Self {
-            storage,
-            what,
-            buffer: Vec::new(),
-            start: 0,
-            limit: limits.table_window,
-        }
+        Self { storage, what, buffer: Vec::new(), start: 0, limit: limits.table_window }
     }
 
     /// The storage that is read from.
@@ -111,18 +103,12 @@ mod tests {
         assert_eq!(table.bytes(510, 8).unwrap(), &bytes[510..518]);
         assert_eq!(table.bytes(0, 0).unwrap(), &[0_u8; 0]);
         // The last sector is padded.
-        assert_eq!(
-            table.bytes(1498, 4).unwrap(),
-            &[bytes[1498], bytes[1499], 0, 0]
-        );
+        assert_eq!(table.bytes(1498, 4).unwrap(), &[bytes[1498], bytes[1499], 0, 0]);
         for (at, length) in [(1536, 1), (1530, 8), (u64::MAX, 8), (u64::MAX - 8, 8)] {
             let error = table.bytes(at, length).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{at}");
         }
-        assert_eq!(
-            table.bytes(0, 5 << 20).unwrap_err().kind(),
-            ErrorKind::Limit
-        );
+        assert_eq!(table.bytes(0, 5 << 20).unwrap_err().kind(), ErrorKind::Limit);
         assert_eq!(table.bytes(0, 4).unwrap(), &bytes[..4]);
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::{
     Backing, Batch, Confidence, Context, Extent, ExtentSource, ExternalPolicy, Flow, Image,
-    ImageFile, ImageFormat, Limits, MemoryStorage, Notices, Opener, Place, Probe, QemuVersion,
-    Result, SECTOR, Status, Storage, open_layer, read_padded,
+    ImageFile, ImageFormat, Limits, Location, MemoryStorage, Notices, Opener, Place, Probe,
+    QemuVersion, Result, SECTOR, Status, Storage, open_layer, read_padded,
 };
 
 /// Batches after which a scan of a damaged image is given up as endless.
@@ -20,7 +20,7 @@ pub fn context() -> Arc<Context> {
     Arc::new(Context {
         limits: Limits::default(),
         qemu: QemuVersion::NEWEST,
-        opener: Opener::new(ExternalPolicy::Ignore),
+        opener: Opener::new(ExternalPolicy::Ignore).expect("ignoring opens nothing"),
         notices: Notices::default(),
     })
 }
@@ -42,12 +42,8 @@ pub fn open_with(
     storage: MemoryStorage,
     context: &Arc<Context>,
 ) -> Result<Box<dyn ExtentSource>> {
-    let image = Image {
-        storage: Arc::new(storage),
-        path: Path::new("image"),
-        context,
-    };
-    open_layer(format, image)
+    let location = Location::new(Path::new("image"));
+    open_layer(format, Image { storage: Arc::new(storage), location: &location, context })
 }
 
 /// What the format answers to a probe of an image in memory.
@@ -70,10 +66,7 @@ pub fn probe(format: &dyn ImageFormat, storage: &dyn Storage) -> Confidence {
 pub fn extents(source: &mut dyn ExtentSource) -> Result<Vec<(u64, Status)>> {
     let size = source.virtual_size();
     let list = scan(source, 0, size, 4096)?;
-    Ok(list
-        .into_iter()
-        .map(|extent| (extent.length, extent.status))
-        .collect())
+    Ok(list.into_iter().map(|extent| (extent.length, extent.status)).collect())
 }
 
 /// Checks a source opened by `open` against the laws: tiling, the same answer for any batch
@@ -92,11 +85,7 @@ pub fn check_source(open: impl Fn() -> Result<Box<dyn ExtentSource>>) -> usize {
     }
     for (start, end) in cuts(&whole, size) {
         let list = scan(source.as_mut(), start, end, 3).expect("maps in part");
-        assert_eq!(
-            list,
-            part(&whole, start, end),
-            "from {start} to {end} agrees"
-        );
+        assert_eq!(list, part(&whole, start, end), "from {start} to {end} agrees");
     }
     for extent in &whole {
         check_place(source.as_ref(), extent);
@@ -119,11 +108,7 @@ pub fn check_hostile(format: &dyn ImageFormat, bytes: &[u8], mutations: usize) -
     for _ in 0..mutations {
         let mut mutant = bytes.to_vec();
         for _ in 0..=random.below(4) {
-            let range = if random.below(2) == 0 {
-                near
-            } else {
-                bytes.len().max(1)
-            };
+            let range = if random.below(2) == 0 { near } else { bytes.len().max(1) };
             let at = random.below(range);
             if let Some(byte) = mutant.get_mut(at) {
                 *byte = match random.below(4) {
@@ -175,11 +160,7 @@ fn scan(
     while merged.cursor() < end {
         batch.ask(merged.cursor(), end);
         source.extents(&mut batch)?;
-        assert!(
-            batch.cursor() > merged.cursor(),
-            "progress at {}",
-            merged.cursor()
-        );
+        assert!(batch.cursor() > merged.cursor(), "progress at {}", merged.cursor());
         for extent in batch.extents() {
             let _: Flow = merged.push(extent.length, extent.status);
         }
@@ -217,15 +198,11 @@ fn cuts(list: &[Extent], size: u64) -> Vec<(u64, u64)> {
         points.extend([at.saturating_sub(1), at, at + 1]);
     }
     points.extend((0..50).map(|_| random.next() % size.max(1)));
-    let pairs = points.iter().map(|start| (*start, size)).chain(
-        points
-            .iter()
-            .zip(points.iter().skip(3))
-            .map(|(a, b)| (*a, *b)),
-    );
-    pairs
-        .filter(|(start, end)| start < end && *end <= size)
-        .collect()
+    let pairs = points
+        .iter()
+        .map(|start| (*start, size))
+        .chain(points.iter().zip(points.iter().skip(3)).map(|(a, b)| (*a, *b)));
+    pairs.filter(|(start, end)| start < end && *end <= size).collect()
 }
 
 fn check_place(source: &dyn ExtentSource, extent: &Extent) {
@@ -235,15 +212,9 @@ fn check_place(source: &dyn ExtentSource, extent: &Extent) {
     let index = usize::try_from(place.file).expect("a file number");
     let file: &ImageFile = &source.files()[index];
     if let Some(storage) = &file.storage {
-        let end = place
-            .offset
-            .checked_add(extent.length)
-            .expect("an end below 2^64");
+        let end = place.offset.checked_add(extent.length).expect("an end below 2^64");
         let padded = storage.len().next_multiple_of(SECTOR);
-        assert!(
-            end <= padded,
-            "{extent:?} ends inside the file of {padded} bytes"
-        );
+        assert!(end <= padded, "{extent:?} ends inside the file of {padded} bytes");
     }
 }
 
@@ -258,14 +229,7 @@ impl ListSource {
     /// A layer with these extents (length in bytes, status), whose one file has this name and
     /// these bytes.
     pub fn new(list: Vec<(u64, Status)>, name: &str, storage: Option<Arc<dyn Storage>>) -> Self {
-        Self {
-            list,
-            files: vec![ImageFile {
-                name: name.into(),
-                storage,
-            }],
-            backing: None,
-        }
+        Self { list, files: vec![ImageFile { name: name.into(), storage }], backing: None }
     }
 }
 

@@ -93,11 +93,7 @@ mod tests {
             ("8.2", Shape::WithCompressed),
             ("10.0", Shape::WithCompressed),
         ] {
-            assert_eq!(
-                text.parse::<QemuVersion>().unwrap().shape(),
-                shape,
-                "{text}"
-            );
+            assert_eq!(text.parse::<QemuVersion>().unwrap().shape(), shape, "{text}");
         }
         for text in ["", "7", "7.", "7.x", "+7.2", "7.2.1.0", "99999999999.1"] {
             assert!(text.parse::<QemuVersion>().is_err(), "{text}");

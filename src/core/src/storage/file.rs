@@ -25,6 +25,7 @@ pub struct FileStorage {
     file: File,
     length: u64,
     allocated: u64,
+    identity: (u64, u64),
     /// Whether SEEK_DATA and SEEK_HOLE mean anything: only for regular files.
     has_holes: bool,
     unit: u64,
@@ -50,9 +51,7 @@ impl FileStorage {
     /// # Errors
     /// As [`FileStorage::open`].
     pub fn from_file(file: File) -> Result<Self> {
-        let meta = file
-            .metadata()
-            .map_err(|e| Error::io("cannot examine the file", e))?;
+        let meta = file.metadata().map_err(|e| Error::io("cannot examine the file", e))?;
         let kind = meta.file_type();
         let refused = |what| Err(Error::new(ErrorKind::Unsupported, NotAFile { what }));
         let length = if kind.is_file() {
@@ -69,6 +68,7 @@ impl FileStorage {
         crate::Limits::check("the file's length in bytes", length, MAX_LENGTH)?;
         Ok(Self {
             allocated: meta.blocks().saturating_mul(STAT_BLOCK),
+            identity: (meta.dev(), meta.ino()),
             has_holes: kind.is_file(),
             file,
             length,
@@ -90,9 +90,7 @@ impl FileStorage {
     /// Reads the aligned surroundings of `buffer` and copies its part.
     fn read_around(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let start = at - at % self.unit;
-        let end = at
-            .saturating_add(buffer.len() as u64)
-            .next_multiple_of(self.unit);
+        let end = at.saturating_add(buffer.len() as u64).next_multiple_of(self.unit);
         let too_large = |_| io::Error::from(io::ErrorKind::OutOfMemory);
         let mut around = vec![0; usize::try_from(end - start).map_err(too_large)?];
         let mut filled = 0;
@@ -136,36 +134,18 @@ impl Storage for FileStorage {
     }
 
     fn run_at(&self, at: u64) -> io::Result<Run> {
-        let unknown = Run {
-            kind: RunKind::Data,
-            end: u64::MAX,
-        };
+        let unknown = Run { kind: RunKind::Data, end: u64::MAX };
         if at >= self.length {
-            return Ok(Run {
-                kind: RunKind::Hole,
-                end: u64::MAX,
-            });
+            return Ok(Run { kind: RunKind::Hole, end: u64::MAX });
         }
         if !self.has_holes {
-            return Ok(Run {
-                end: self.length,
-                ..unknown
-            });
+            return Ok(Run { end: self.length, ..unknown });
         }
         Ok(match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
-            Err(Errno::NXIO) => Run {
-                kind: RunKind::Hole,
-                end: u64::MAX,
-            },
-            Ok(data) if data > at => Run {
-                kind: RunKind::Hole,
-                end: data,
-            },
+            Err(Errno::NXIO) => Run { kind: RunKind::Hole, end: u64::MAX },
+            Ok(data) if data > at => Run { kind: RunKind::Hole, end: data },
             Ok(data) if data == at => match rustix::fs::seek(&self.file, SeekFrom::Hole(at)) {
-                Ok(hole) if hole > at => Run {
-                    kind: RunKind::Data,
-                    end: hole,
-                },
+                Ok(hole) if hole > at => Run { kind: RunKind::Data, end: hole },
                 _ => unknown,
             },
             _ => unknown,
@@ -174,6 +154,10 @@ impl Storage for FileStorage {
 
     fn allocated(&self) -> u64 {
         self.allocated
+    }
+
+    fn identity(&self) -> Option<(u64, u64)> {
+        Some(self.identity)
     }
 
     fn read_unit(&self) -> u64 {
@@ -202,24 +186,12 @@ mod tests {
 
     #[test]
     fn unaligned_reads_give_the_same_bytes_as_aligned_ones() {
-        let bytes: Vec<u8> = (0..9000_u32)
-            .map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1])
-            .collect();
+        let bytes: Vec<u8> =
+            (0..9000_u32).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
         let storage = file_with(&[(0, &bytes)], 9000).with_read_unit(4096);
-        for (at, length) in [
-            (0, 9000),
-            (1, 3),
-            (4095, 2),
-            (4096, 4096),
-            (8999, 1),
-            (8190, 810),
-        ] {
+        for (at, length) in [(0, 9000), (1, 3), (4095, 2), (4096, 4096), (8999, 1), (8190, 810)] {
             let mut buffer = vec![0; length];
-            assert_eq!(
-                storage.read_at(at as u64, &mut buffer).unwrap(),
-                length,
-                "{at}+{length}"
-            );
+            assert_eq!(storage.read_at(at as u64, &mut buffer).unwrap(), length, "{at}+{length}");
             assert_eq!(buffer, bytes[at..at + length]);
         }
         let mut buffer = [1; 20];
@@ -233,18 +205,12 @@ mod tests {
     #[test]
     fn holes_are_seen_and_the_end_is_one() {
         let storage = file_with(&[(1 << 20, &[1; 4096])], 2 << 20);
-        let hole = |end| Run {
-            kind: RunKind::Hole,
-            end,
-        };
+        let hole = |end| Run { kind: RunKind::Hole, end };
         assert_eq!(storage.run_at(0).unwrap(), hole(1 << 20));
         assert_eq!(storage.run_at(4096).unwrap(), hole(1 << 20));
         assert_eq!(
             storage.run_at(1 << 20).unwrap(),
-            Run {
-                kind: RunKind::Data,
-                end: (1 << 20) + 4096
-            }
+            Run { kind: RunKind::Data, end: (1 << 20) + 4096 }
         );
         assert_eq!(storage.run_at((1 << 20) + 4096).unwrap(), hole(u64::MAX));
         assert_eq!(storage.run_at(3 << 20).unwrap(), hole(u64::MAX));
@@ -254,10 +220,7 @@ mod tests {
     fn what_is_no_file_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let error = FileStorage::open(directory.path()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "is a directory, expected a regular file or a block device"
-        );
+        assert_eq!(error.to_string(), "is a directory, expected a regular file or a block device");
         let error = FileStorage::open(&directory.path().join("nope")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
         assert!(error.path().is_some());

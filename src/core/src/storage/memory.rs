@@ -18,10 +18,7 @@ pub struct MemoryStorage {
 impl MemoryStorage {
     /// `length` bytes of hole.
     pub fn new(length: u64) -> Self {
-        Self {
-            length,
-            ..Self::default()
-        }
+        Self { length, ..Self::default() }
     }
 
     /// These bytes, all of them data.
@@ -37,9 +34,7 @@ impl MemoryStorage {
     #[must_use]
     pub fn with_data(mut self, at: u64, bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
-        let end = at
-            .checked_add(bytes.len() as u64)
-            .expect("a piece ends below 2^64");
+        let end = at.checked_add(bytes.len() as u64).expect("a piece ends below 2^64");
         let overlaps = self
             .pieces
             .range(..end)
@@ -62,10 +57,7 @@ impl MemoryStorage {
 
     /// The start and bytes of the piece at `at`, or of the last one before it.
     fn piece_before(&self, at: u64) -> Option<(u64, &[u8])> {
-        self.pieces
-            .range(..=at)
-            .next_back()
-            .map(|(start, bytes)| (*start, bytes.as_slice()))
+        self.pieces.range(..=at).next_back().map(|(start, bytes)| (*start, bytes.as_slice()))
     }
 }
 
@@ -102,26 +94,15 @@ impl Storage for MemoryStorage {
                 while let Some(next) = self.pieces.get(&end) {
                     end = end.saturating_add(next.len() as u64);
                 }
-                return Ok(Run {
-                    kind: RunKind::Data,
-                    end,
-                });
+                return Ok(Run { kind: RunKind::Data, end });
             }
         }
-        let next = self
-            .pieces
-            .range(at..)
-            .next()
-            .map_or(u64::MAX, |(start, _)| *start);
-        Ok(Run {
-            kind: RunKind::Hole,
-            end: next,
-        })
+        let next = self.pieces.range(at..).next().map_or(u64::MAX, |(start, _)| *start);
+        Ok(Run { kind: RunKind::Hole, end: next })
     }
 
     fn allocated(&self) -> u64 {
-        self.allocated
-            .unwrap_or_else(|| self.pieces.values().map(|p| p.len() as u64).sum())
+        self.allocated.unwrap_or_else(|| self.pieces.values().map(|p| p.len() as u64).sum())
     }
 }
 
@@ -145,27 +126,9 @@ mod tests {
         assert_eq!(buffer, expected);
         assert_eq!(storage.read_at(15, &mut buffer[..10]).unwrap(), 10);
         assert_eq!(buffer[..10], expected[15..25]);
-        assert_eq!(
-            storage.run_at(0).unwrap(),
-            Run {
-                kind: RunKind::Hole,
-                end: 10
-            }
-        );
-        assert_eq!(
-            storage.run_at(12).unwrap(),
-            Run {
-                kind: RunKind::Data,
-                end: 25
-            }
-        );
-        assert_eq!(
-            storage.run_at(51).unwrap(),
-            Run {
-                kind: RunKind::Hole,
-                end: u64::MAX
-            }
-        );
+        assert_eq!(storage.run_at(0).unwrap(), Run { kind: RunKind::Hole, end: 10 });
+        assert_eq!(storage.run_at(12).unwrap(), Run { kind: RunKind::Data, end: 25 });
+        assert_eq!(storage.run_at(51).unwrap(), Run { kind: RunKind::Hole, end: u64::MAX });
         assert_eq!(storage.allocated(), 16);
     }
 }

@@ -51,6 +51,11 @@ pub trait Storage: ReadAt + Send + Sync {
     /// on it. 0 for a block device.
     fn allocated(&self) -> u64;
 
+    /// Device and inode number, by which a file is known whatever its name.
+    fn identity(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// Alignment and granularity of reads, in bytes, a power of two: a reader that keeps to it
     /// is served without copying.
     fn read_unit(&self) -> u64 {
