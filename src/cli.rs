@@ -32,6 +32,8 @@ pub(crate) enum Output {
     Human,
     /// All ranges, as a JSON array
     Json,
+    /// A description of the image and its files, then a range per line, with its file
+    Jsonl,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,7 +60,7 @@ pub(crate) struct MapOptions {
     #[arg(
         long,
         value_enum,
-        value_name = "human|json",
+        value_name = "human|json|jsonl",
         default_value = "human",
         hide_possible_values = true
     )]

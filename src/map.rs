@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use instar_core::{
     Chain, Context, Error, ExternalPolicy, FileStorage, Limits, Notice, Notices, Opener,
-    QemuVersion, Result, RowReader, Storage, Window, open_chain,
+    QemuVersion, Result, RowReader, Shape, Storage, Window, open_chain,
 };
 
 use crate::cli::{External, MapOptions, Output};
 use crate::output::{self, Stdout};
-use crate::render::{Human, Json, RenderError, Renderer};
+use crate::render::{Human, Json, JsonLines, RenderError, Renderer};
 
 /// Maps the image that the options name.
 pub(crate) fn run(options: &MapOptions) -> ExitCode {
@@ -67,7 +67,11 @@ fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Co
 
 /// Renders the window of the chain to standard output.
 fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) -> ExitCode {
-    let shape = version.shape();
+    let shape = match options.output {
+        // Not qemu's output, so not bound to one of its versions.
+        Output::Jsonl => Shape::WithCompressed,
+        Output::Human | Output::Json => version.shape(),
+    };
     let stdout = match Stdout::new() {
         Ok(stdout) => stdout,
         Err(error) => return output::finish(Err(error)),
@@ -76,6 +80,7 @@ fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) 
     let mut renderer: Box<dyn Renderer> = match options.output {
         Output::Human => Box::new(Human::new(stdout, chain.files(), escape_names)),
         Output::Json => Box::new(Json::new(stdout, shape)),
+        Output::Jsonl => Box::new(JsonLines::new(stdout, &chain)),
     };
     let window = Window { start: options.start_offset, length: options.max_length };
     let mut rows = RowReader::new(chain, window, shape);

@@ -2,7 +2,9 @@
 
 mod human;
 mod json;
+mod jsonl;
 mod number;
+mod object;
 
 use std::io;
 
@@ -10,6 +12,7 @@ use instar_core::Row;
 
 pub(crate) use human::Human;
 pub(crate) use json::Json;
+pub(crate) use jsonl::JsonLines;
 
 /// Bytes collected before they are written. Twice this much would not be faster, and it is well
 /// over what a pipe takes at once.

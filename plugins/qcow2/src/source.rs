@@ -161,40 +161,37 @@ impl ExtentSource for Qcow2Source {
 /// Appends the clusters that these entries describe; the cursor is in the first one.
 fn standard(rules: &Rules, mut entries: &[u8], out: &mut Batch) -> Result<Flow> {
     let cluster = rules.cluster;
-    while let Some((bytes, mut rest)) = entries.split_first_chunk::<8>() {
+    while let Some((bytes, rest)) = entries.split_first_chunk::<8>() {
         let entry = u64::from_be_bytes(*bytes);
         let inside = out.cursor() & (cluster - 1);
         let status = rules.standard(entry, out.cursor() - inside)?;
-        let mut clusters = 1;
-        if status == Status::Compressed {
-            while let Some((next, after)) = rest.split_first_chunk::<8>() {
-                if !entry::is_compressed(u64::from_be_bytes(*next)) {
-                    break;
-                }
-                clusters += 1;
-                rest = after;
+        let more = match status {
+            Status::Compressed => count_while(rest, entry::is_compressed),
+            // An entry without a place is repeated, one with a place moves on by a cluster.
+            Status::Absent | Status::Zero => count_while(rest, |next| next == entry),
+            _ => {
+                let mut expected = entry;
+                count_while(rest, |next| {
+                    expected = expected.wrapping_add(cluster);
+                    next == expected
+                })
             }
-        } else {
-            // The very same entry, moved on by a cluster if it has a place, goes on the run.
-            let step =
-                if entry & entry::OFFSET != 0 || status.place().is_some() { cluster } else { 0 };
-            let mut expected = entry.wrapping_add(step);
-            while let Some((next, after)) = rest.split_first_chunk::<8>() {
-                if u64::from_be_bytes(*next) != expected {
-                    break;
-                }
-                expected = expected.wrapping_add(step);
-                clusters += 1;
-                rest = after;
-            }
-        }
+        };
         // At most 2^18 clusters of 2 MiB.
-        if out.push(clusters * cluster - inside, status.advanced(inside)) == Flow::Stop {
+        let length = (more as u64 + 1) * cluster - inside;
+        let status = if inside == 0 { status } else { status.advanced(inside) };
+        if out.push(length, status) == Flow::Stop {
             return Ok(Flow::Stop);
         }
-        entries = rest;
+        entries = rest.get(more * 8..).unwrap_or_default();
     }
     Ok(Flow::More)
+}
+
+/// How many of the first entries are in a row like this.
+#[inline(always)]
+fn count_while(entries: &[u8], mut alike: impl FnMut(u64) -> bool) -> usize {
+    entries.chunks_exact(8).take_while(|entry| alike(be64(entry))).count()
 }
 
 /// The same for extended entries.

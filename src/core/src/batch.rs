@@ -1,6 +1,6 @@
 //! Extents as a format hands them over: lengths with a status, in order, without gaps.
 
-use crate::Status;
+use crate::{Place, Status};
 
 /// How many extents a [`Batch`] holds unless told otherwise.
 const CAPACITY: usize = 4096;
@@ -25,6 +25,28 @@ pub struct Extent {
     pub status: Status,
 }
 
+impl Extent {
+    /// Whether what follows directly, with this status, is part of the same extent.
+    #[inline]
+    fn is_continued_by(&self, next: Status) -> bool {
+        let follows = |place: Place, next: Place| {
+            place.file == next.file && place.offset.wrapping_add(self.length) == next.offset
+        };
+        match (self.status, next) {
+            (Status::Data(a), Status::Data(b))
+            | (Status::DataOverHoles(a), Status::DataOverHoles(b))
+            | (Status::DataInHole(a), Status::DataInHole(b))
+            | (Status::ZeroAt(a), Status::ZeroAt(b))
+            | (Status::AbsentAt(a), Status::AbsentAt(b)) => follows(a, b),
+            (Status::Opaque, Status::Opaque)
+            | (Status::Compressed, Status::Compressed)
+            | (Status::Zero, Status::Zero)
+            | (Status::Absent, Status::Absent) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A bounded list of extents for the range that core asks about.
 ///
 /// A format appends lengths; the batch supplies the starts, clips to what was asked, merges
@@ -36,8 +58,6 @@ pub struct Batch {
     start: u64,
     cursor: u64,
     end: u64,
-    /// What would continue the last extent.
-    continuation: Option<Status>,
 }
 
 impl Default for Batch {
@@ -56,7 +76,6 @@ impl Batch {
             start: 0,
             cursor: 0,
             end: 0,
-            continuation: None,
         }
     }
 
@@ -66,7 +85,6 @@ impl Batch {
         self.start = start;
         self.cursor = start;
         self.end = end.max(start);
-        self.continuation = None;
     }
 
     /// The guest offset, in bytes, of what is to be appended next.
@@ -96,7 +114,8 @@ impl Batch {
     /// Appends `length` bytes of `status` at the cursor.
     ///
     /// A length beyond the end of the question is clipped, a length of 0 appends nothing.
-    #[inline]
+    // Called for every run of every table: the status is best known where it is called.
+    #[inline(always)]
     pub fn push(&mut self, length: u64, status: Status) -> Flow {
         let room = self.end.saturating_sub(self.cursor);
         if room == 0 {
@@ -107,7 +126,7 @@ impl Batch {
             return Flow::More;
         }
         match self.extents.last_mut() {
-            Some(last) if self.continuation == Some(status) => {
+            Some(last) if last.is_continued_by(status) => {
                 last.length = last.length.saturating_add(length);
             }
             _ => {
@@ -118,7 +137,6 @@ impl Batch {
             }
         }
         self.cursor = self.cursor.saturating_add(length);
-        self.continuation = Some(status.advanced(length));
         if length == room { Flow::Stop } else { Flow::More }
     }
 }
@@ -126,7 +144,6 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Place;
     use pretty_assertions::assert_eq;
 
     #[test]

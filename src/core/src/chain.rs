@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::rows::{Rows, columns};
 use crate::{
-    Batch, Context, Error, ErrorKind, ExtentSource, Limits, Place, Result, RunKind, Status,
+    Batch, Context, Error, ErrorKind, ExtentSource, Limits, Place, Result, Row, RunKind, SECTOR,
+    Status, Storage,
 };
 
 /// One open image of a chain, and what is known of the range it was last asked about.
@@ -21,8 +23,18 @@ pub struct Layer {
     /// Why the batch ends where it does, if not because it was full or complete.
     failed: Option<Error>,
     host: HostRun,
-    /// The chain's number of each of the source's files.
-    numbers: Vec<u32>,
+    /// Of each of the source's files.
+    files: Vec<LayerFile>,
+}
+
+/// What the chain knows of a layer's file.
+#[derive(Clone, Copy)]
+struct LayerFile {
+    /// The file's number in the chain.
+    number: u32,
+    /// Where the file ends, in bytes, its last sector filled up. What was not opened is not
+    /// known to end.
+    end: u64,
 }
 
 /// The last answer about holes of the host.
@@ -32,18 +44,6 @@ struct HostRun {
     start: u64,
     end: u64,
     kind: RunKind,
-}
-
-/// A range of the disk with one answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Piece {
-    /// Where the range ends (exclusive).
-    pub(crate) end: u64,
-    pub(crate) status: Status,
-    /// The layer that answered; 0 is the top.
-    pub(crate) depth: u32,
-    /// The chain's number of the file in the status's place.
-    pub(crate) file: u32,
 }
 
 impl Layer {
@@ -59,7 +59,7 @@ impl Layer {
             extent_end: 0,
             failed: None,
             host: HostRun { file: 0, start: 0, end: 0, kind: RunKind::Data },
-            numbers: Vec::new(),
+            files: Vec::new(),
         }
     }
 
@@ -85,9 +85,9 @@ impl Layer {
     /// The status at guest offset `at` and where it ends, asking the source about no more than
     /// what lies before `end`.
     #[inline]
-    fn piece(&mut self, at: u64, end: u64, context: &Context) -> Result<(Status, u64)> {
+    fn piece(&mut self, at: u64, end: u64) -> Result<(Status, u64)> {
         if at < self.extent_start || at >= self.batch.cursor() {
-            self.load(at, end, context)?;
+            self.load(at, end)?;
         }
         while at >= self.extent_end {
             self.index += 1;
@@ -108,7 +108,7 @@ impl Layer {
     }
 
     /// Asks the source for a batch that starts at `at`.
-    fn load(&mut self, at: u64, end: u64, context: &Context) -> Result<()> {
+    fn load(&mut self, at: u64, end: u64) -> Result<()> {
         if let Some(error) = self.failed.take() {
             if at == self.batch.cursor() {
                 return Err(error);
@@ -117,7 +117,6 @@ impl Layer {
         self.batch.ask(at, end.min(self.size()));
         let outcome = self.source.extents(&mut self.batch);
         let error = outcome.err().map(|e| e.in_format(self.format).in_file(&self.path));
-        self.warn_past_end(context)?;
         let Some(first) = self.batch.extents().first() else {
             return Err(error.unwrap_or_else(|| self.broken("made no progress")));
         };
@@ -128,36 +127,91 @@ impl Layer {
         Ok(())
     }
 
-    /// Notices data that would lie behind the end of its file.
-    fn warn_past_end(&self, context: &Context) -> Result<()> {
-        let files = self.source.files();
-        for extent in self.batch.extents() {
-            let (Status::Data(place) | Status::DataOverHoles(place)) = extent.status else {
-                continue;
-            };
-            let Some(file) = usize::try_from(place.file).ok().and_then(|i| files.get(i)) else {
-                return Err(self.broken("named a file that it does not have"));
-            };
-            let Some(storage) = &file.storage else {
-                continue;
-            };
-            let end = place.offset.checked_add(extent.length);
-            if end.is_none_or(|end| end > storage.len()) {
-                context
-                    .notices
-                    .warn(format!(
-                        "{}: data past the end of the file (mapped to {:#x}, length {:#x}, but \
-                         the file has {} bytes)",
-                        file.name.display(),
-                        place.offset,
-                        extent.length,
-                        storage.len()
-                    ))
-                    .map_err(|e| e.in_format(self.format).in_file(&self.path))?;
-                break;
+    /// Appends rows from `at` on for as long as no other layer and no host need be asked, and
+    /// returns how far that went.
+    #[inline]
+    fn plain_rows(
+        &mut self,
+        at: u64,
+        end: u64,
+        is_last: bool,
+        rows: &mut Rows,
+        context: &Context,
+    ) -> Result<u64> {
+        let mut at = at;
+        if at < self.extent_start || at >= self.batch.cursor() {
+            return Ok(at);
+        }
+        let (mut index, mut start) = (self.index, self.extent_start);
+        for extent in self.batch.extents().get(index..).unwrap_or_default() {
+            let extent_end = start.saturating_add(extent.length);
+            if at < extent_end {
+                let is_plain = match extent.status {
+                    Status::DataOverHoles(_) => false,
+                    Status::Absent | Status::AbsentAt(_) => is_last,
+                    _ => true,
+                };
+                if !is_plain || !rows.has_room() || at >= end {
+                    break;
+                }
+                let skipped = at - start;
+                let status =
+                    if skipped == 0 { extent.status } else { extent.status.advanced(skipped) };
+                let stop = extent_end.min(end);
+                rows.append(self.row(at, stop - at, 0, status, context)?);
+                at = stop;
+            }
+            // The last one stays the current one, as `piece` has it.
+            if index + 1 < self.batch.extents().len() {
+                index += 1;
+                start = extent_end;
             }
         }
-        Ok(())
+        let length = self.batch.extents().get(index).map_or(0, |extent| extent.length);
+        (self.index, self.extent_start) = (index, start);
+        self.extent_end = start.saturating_add(length);
+        Ok(at)
+    }
+
+    /// The row of a range in which this layer, at this depth, decides.
+    #[inline]
+    fn row(
+        &self,
+        start: u64,
+        length: u64,
+        depth: u32,
+        status: Status,
+        context: &Context,
+    ) -> Result<Row> {
+        let (flags, place) = columns(status);
+        let mut number = 0;
+        if flags.has_offset() {
+            let file = usize::try_from(place.file).ok().and_then(|file| self.files.get(file));
+            let Some(file) = file else {
+                return Err(self.broken("named a file that it does not have"));
+            };
+            number = file.number;
+            if flags.data() && place.offset.saturating_add(length) > file.end {
+                self.warn_about(place, length, context)?;
+            }
+        }
+        Ok(Row { start, length, offset: place.offset, file: number, depth, flags })
+    }
+
+    /// Notices data that would lie behind the end of its file.
+    #[cold]
+    fn warn_about(&self, place: Place, length: u64, context: &Context) -> Result<()> {
+        let index = usize::try_from(place.file).unwrap_or(usize::MAX);
+        let name = self.source.files().get(index);
+        let end = self.files.get(index).map_or(0, |file| file.end);
+        let text = format!(
+            "{}: data past the end of the file (mapped to {:#x}, length {length:#x}, but the file \
+             ends at {end:#x})",
+            name.map_or(&self.path, |file| &file.name).display(),
+            place.offset,
+        );
+        let added = |error: Error| error.in_format(self.format).in_file(&self.path);
+        context.notices.warn(text).map_err(added)
     }
 
     /// Splits data at the borders of the host file's holes.
@@ -177,8 +231,7 @@ impl Layer {
                     .in_format(self.format)
                     .in_file(&self.path)
             })?;
-            let HostRun { file, start, .. } =
-                HostRun { file: place.file, start: place.offset, ..self.host };
+            let (file, start) = (place.file, place.offset);
             self.host = HostRun { file, start, end: run.end, kind: run.kind };
         }
         let rest = self.host.end - place.offset;
@@ -188,16 +241,6 @@ impl Layer {
             RunKind::Hole => Status::DataInHole(place),
         };
         Ok((status, end))
-    }
-
-    /// The chain's number of the file that `status` points into.
-    #[inline]
-    fn file_number(&self, status: Status) -> u32 {
-        status
-            .place()
-            .and_then(|place| self.numbers.get(usize::try_from(place.file).ok()?))
-            .copied()
-            .unwrap_or(0)
     }
 
     #[cold]
@@ -238,7 +281,9 @@ impl Chain {
                     files.push(file.name.clone());
                     next
                 });
-                layer.numbers.push(number);
+                let end = |storage: &Arc<dyn Storage>| storage.len().next_multiple_of(SECTOR);
+                let end = file.storage.as_ref().map_or(u64::MAX, end);
+                layer.files.push(LayerFile { number, end });
             }
         }
         Ok(Self { layers, files, context })
@@ -259,27 +304,260 @@ impl Chain {
         &self.files
     }
 
-    /// The answer for the guest byte `at` and for what follows it, up to at most `end`.
-    #[inline]
-    pub(crate) fn piece(&mut self, at: u64, end: u64) -> Result<Piece> {
-        let mut limit = end;
-        let mut depth = 0;
-        let mut layers = self.layers.iter_mut().peekable();
-        while let Some(layer) = layers.next() {
-            let (status, layer_end) = layer.piece(at, end, &self.context)?;
-            limit = limit.min(layer_end);
-            if status.is_absent() {
-                if let Some(below) = layers.peek() {
-                    let size = below.size();
-                    if at < size {
-                        limit = limit.min(size);
-                        depth += 1;
-                        continue;
-                    }
+    /// Appends rows for the disk from `at` to at most `end`, and returns how far they go.
+    ///
+    /// # Errors
+    /// What the layer met that had to answer for the byte behind the rows appended.
+    pub(crate) fn fill(&mut self, at: u64, end: u64, rows: &mut Rows) -> Result<u64> {
+        let mut at = at;
+        while at < end && rows.has_room() {
+            let is_last = self.layers.len() == 1;
+            if let Some(top) = self.layers.first_mut() {
+                let reached = top.plain_rows(at, end, is_last, rows, &self.context)?;
+                if reached > at {
+                    at = reached;
+                    continue;
                 }
             }
-            return Ok(Piece { end: limit, status, depth, file: layer.file_number(status) });
+            at = self.descend(at, end, rows)?;
+        }
+        Ok(at)
+    }
+
+    /// Appends one row, asking layer after layer for as long as they do not decide.
+    fn descend(&mut self, at: u64, end: u64, rows: &mut Rows) -> Result<u64> {
+        let mut limit = end;
+        let mut layers = self.layers.iter_mut().peekable();
+        let mut depth = 0;
+        while let Some(layer) = layers.next() {
+            let (status, layer_end) = layer.piece(at, end)?;
+            limit = limit.min(layer_end);
+            // Behind its end, a shorter layer below has no say: this one answers.
+            match layers.peek() {
+                Some(below) if status.is_absent() && at < below.size() => {
+                    limit = limit.min(below.size());
+                    depth += 1;
+                }
+                _ => {
+                    rows.append(layer.row(at, limit - at, depth, status, &self.context)?);
+                    return Ok(limit);
+                }
+            }
         }
         Err(Error::new(ErrorKind::Bug, "a chain without layers"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{ListSource, context, data};
+    use crate::{Flow, ImageFile, MemoryStorage, RowReader, Shape, Window};
+    use pretty_assertions::assert_eq;
+
+    fn layer(name: &str, list: &[(u64, Status)]) -> Layer {
+        let storage = Arc::new(MemoryStorage::new(1 << 40));
+        let source = ListSource::new(list.to_vec(), name, Some(storage));
+        Layer::new(Box::new(source), Path::new(name), "list")
+    }
+
+    /// Rows as (start, length, depth, state, offset, file name).
+    fn rows(layers: Vec<Layer>, window: Window) -> Vec<(u64, u64, u32, &'static str, u64, String)> {
+        let chain = Chain::new(layers, context()).unwrap();
+        let mut reader = RowReader::new(chain, window, Shape::WithCompressed);
+        let mut all = Vec::new();
+        loop {
+            let rows = reader.next_rows().unwrap().to_vec();
+            if rows.is_empty() {
+                return all;
+            }
+            for row in rows {
+                let file = &reader.chain().files()[row.file as usize];
+                let name = file.to_string_lossy().into_owned();
+                let name = if row.flags.has_offset() { name } else { String::new() };
+                all.push((row.start, row.length, row.depth, row.flags.state(), row.offset, name));
+            }
+        }
+    }
+
+    fn whole(layers: Vec<Layer>) -> Vec<(u64, u64, u32, &'static str, u64, String)> {
+        rows(layers, Window::default())
+    }
+
+    #[test]
+    fn absent_ranges_are_answered_by_the_layer_below() {
+        let top = layer(
+            "top",
+            &[(100, Status::Absent), (100, data(500)), (200, Status::AbsentAt(Place::at(7)))],
+        );
+        let middle = layer("middle", &[(150, Status::Zero), (150, data(0)), (100, Status::Absent)]);
+        let base = layer("base", &[(400, Status::ZeroAt(Place::at(0)))]);
+        let row = |start, length, depth, state, offset, file: &str| {
+            (start, length, depth, state, offset, file.to_owned())
+        };
+        assert_eq!(
+            whole(vec![top, middle, base]),
+            [
+                row(0, 100, 1, "zero", 0, ""),
+                row(100, 100, 0, "data", 500, "top"),
+                row(200, 100, 1, "data", 50, "middle"),
+                row(300, 100, 2, "zero-at", 300, "base"),
+            ]
+        );
+    }
+
+    #[test]
+    fn behind_the_end_of_a_shorter_layer_the_one_above_answers() {
+        let top = layer("top", &[(1000, Status::Absent)]);
+        let middle = layer("middle", &[(600, Status::AbsentAt(Place::at(9)))]);
+        let base = layer("base", &[(200, data(0))]);
+        let none = String::new();
+        assert_eq!(
+            whole(vec![top, middle, base]),
+            [
+                (0, 200, 2, "data", 0, "base".into()),
+                (200, 400, 1, "absent-at", 209, "middle".into()),
+                (600, 400, 0, "absent", 0, none),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_longer_layer_below_is_cut() {
+        let top = layer("top", &[(100, Status::Absent)]);
+        let base = layer("base", &[(200, data(0))]);
+        assert_eq!(whole(vec![top, base]), [(0, 100, 1, "data", 0, "base".into())]);
+    }
+
+    #[test]
+    fn windows_cut_rows_and_shift_their_offsets() {
+        let window = |start, length| Window { start, length };
+        let list = [(100, data(1000)), (100, Status::Zero), (100, data(2000))];
+        let cut = |window| rows(vec![layer("x", &list)], window);
+        let name = || "x".to_owned();
+        assert_eq!(
+            cut(window(50, Some(200))),
+            [
+                (50, 50, 0, "data", 1050, name()),
+                (100, 100, 0, "zero", 0, String::new()),
+                (200, 50, 0, "data", 2000, name()),
+            ]
+        );
+        assert_eq!(cut(window(299, None)), [(299, 1, 0, "data", 2099, name())]);
+        for empty in [window(300, None), window(7, Some(0)), window(1 << 62, Some(1))] {
+            assert_eq!(cut(empty), [(empty.start, 0, 0, "none", 0, String::new())]);
+        }
+    }
+
+    #[test]
+    fn many_layers_use_no_stack() {
+        let mut layers: Vec<Layer> =
+            (0..200).map(|i| layer(&i.to_string(), &[(1 << 20, Status::Absent)])).collect();
+        layers.push(layer("base", &[(1 << 20, data(0))]));
+        assert_eq!(whole(layers), [(0, 1 << 20, 200, "data", 0, "base".into())]);
+        let deeper = (0..202).map(|i| layer(&i.to_string(), &[(1, Status::Absent)])).collect();
+        let error = Chain::new(deeper, context()).err().unwrap();
+        assert_eq!(error.to_string(), "the number of backing files is 201, at most 200 is allowed");
+    }
+
+    #[test]
+    fn holes_of_the_host_split_data_and_nothing_else() {
+        let storage = Arc::new(MemoryStorage::new(1000).with_data(100, [1; 50]));
+        let list = vec![
+            (200, Status::DataOverHoles(Place::at(0))),
+            (100, Status::Data(Place::at(200))),
+            (2000, Status::DataOverHoles(Place::at(300))),
+        ];
+        let source = ListSource::new(list, "x", Some(storage));
+        let layer = Layer::new(Box::new(source), Path::new("x"), "list");
+        let name = || "x".to_owned();
+        assert_eq!(
+            whole(vec![layer]),
+            [
+                (0, 100, 0, "data-in-hole", 0, name()),
+                (100, 50, 0, "data", 100, name()),
+                (150, 50, 0, "data-in-hole", 150, name()),
+                (200, 100, 0, "data", 200, name()),
+                (300, 2000, 0, "data-in-hole", 300, name()),
+            ]
+        );
+        // Nobody can tell of a file that was not opened.
+        let unknown = ListSource::new(vec![(9, Status::DataOverHoles(Place::at(0)))], "y", None);
+        let layer = Layer::new(Box::new(unknown), Path::new("y"), "list");
+        assert_eq!(whole(vec![layer]), [(0, 9, 0, "data", 0, "y".into())]);
+    }
+
+    #[test]
+    fn more_rows_than_fit_at_once_come_whole_and_in_order() {
+        let list: Vec<(u64, Status)> = (0..20_000)
+            .map(|i| if i % 2 == 0 { (512, data(i * 1024)) } else { (512, Status::Absent) })
+            .collect();
+        let all = whole(vec![layer("x", &list)]);
+        assert_eq!(all.len(), 20_000);
+        for (i, row) in (0..).zip(&all) {
+            assert_eq!((row.0, row.1), (i * 512, 512));
+        }
+    }
+
+    /// Fails where its list ends, short of its size.
+    struct Failing(ListSource);
+
+    impl ExtentSource for Failing {
+        fn virtual_size(&self) -> u64 {
+            self.0.virtual_size() + 100
+        }
+
+        fn files(&self) -> &[ImageFile] {
+            self.0.files()
+        }
+
+        fn extents(&mut self, out: &mut Batch) -> Result<()> {
+            self.0.extents(out)?;
+            if out.cursor() >= self.0.virtual_size() && out.push(0, Status::Zero) == Flow::More {
+                return Err(Error::new(ErrorKind::Corrupt, "bad entry"));
+            }
+            Ok(())
+        }
+    }
+
+    fn failing(list: &[(u64, Status)]) -> Layer {
+        let source = Failing(ListSource::new(list.to_vec(), "bad", None));
+        Layer::new(Box::new(source), Path::new("bad"), "list")
+    }
+
+    #[test]
+    fn rows_before_an_error_are_given_but_for_the_last() {
+        let list = [(100, data(0)), (100, Status::Zero), (100, data(0))];
+        let chain = Chain::new(vec![failing(&list)], context()).unwrap();
+        let mut reader = RowReader::new(chain, Window::default(), Shape::WithCompressed);
+        assert_eq!(reader.next_rows().unwrap().len(), 2);
+        let error = reader.next_rows().unwrap_err();
+        assert_eq!(error.to_string(), "list: bad entry");
+        assert_eq!(error.path(), Some(Path::new("bad")));
+        assert_eq!(reader.next_rows().unwrap(), []);
+    }
+
+    #[test]
+    fn an_error_behind_data_of_the_layer_above_is_never_met() {
+        let top = layer("top", &[(250, Status::Absent), (150, data(0))]);
+        let all = whole(vec![top, failing(&[(300, Status::Zero)])]);
+        assert_eq!(all.len(), 2);
+    }
+
+    #[test]
+    fn data_past_the_end_of_its_file_is_noticed() {
+        let strict =
+            Arc::new(Context { notices: crate::Notices::new(true, |_| {}), ..Context::default() });
+        let storage = Arc::new(MemoryStorage::new(1000));
+        let map = |length| {
+            let source = ListSource::new(vec![(length, data(512))], "x", Some(storage.clone()));
+            let layer = Layer::new(Box::new(source), Path::new("x"), "list");
+            let chain = Chain::new(vec![layer], Arc::clone(&strict)).unwrap();
+            let mut reader = RowReader::new(chain, Window::default(), Shape::WithCompressed);
+            reader.next_rows().map(<[Row]>::len).map_err(|error| error.to_string())
+        };
+        // The last sector is filled up.
+        assert_eq!(map(512), Ok(1));
+        assert!(map(513).unwrap_err().contains("data past the end of the file"));
     }
 }

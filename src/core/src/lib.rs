@@ -21,7 +21,7 @@ mod rows;
 mod status;
 mod storage;
 mod table;
-#[cfg(feature = "testkit")]
+#[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod version;
 

@@ -1,6 +1,6 @@
 //! Rows of the map: what qemu would print, as values.
 
-use crate::{Chain, Error, Result, Shape, Status};
+use crate::{Chain, Error, Place, Result, Shape, Status};
 
 /// How many rows are handed over at a time.
 const ROWS: usize = 4096;
@@ -20,19 +20,10 @@ impl Flags {
     /// How many different values [`Flags::bits`] can have.
     pub const VALUES: usize = 32;
 
-    /// The columns for a status: the only place where the one becomes the other.
+    /// The columns for a status.
     #[inline]
     pub fn of(status: Status) -> Self {
-        Self(match status {
-            Status::Data(_) | Status::DataOverHoles(_) => Self::PRESENT | Self::DATA | Self::OFFSET,
-            Status::DataInHole(_) => Self::PRESENT | Self::ZERO | Self::DATA | Self::OFFSET,
-            Status::Opaque => Self::PRESENT | Self::DATA,
-            Status::Compressed => Self::PRESENT | Self::DATA | Self::COMPRESSED,
-            Status::Zero => Self::PRESENT | Self::ZERO,
-            Status::ZeroAt(_) => Self::PRESENT | Self::ZERO | Self::OFFSET,
-            Status::Absent => Self::ZERO,
-            Status::AbsentAt(_) => Self::ZERO | Self::OFFSET,
-        })
+        columns(status).0
     }
 
     /// The flags with these bits; others are ignored.
@@ -76,6 +67,22 @@ impl Flags {
         self.0 & Self::OFFSET != 0
     }
 
+    /// The name of the [`Status`] that has these columns, in lower case with hyphens; `none` for
+    /// [`Flags::NONE`].
+    pub fn state(self) -> &'static str {
+        match (self.present(), self.zero(), self.data(), self.has_offset()) {
+            (true, false, true, true) => "data",
+            (true, true, true, _) => "data-in-hole",
+            (true, false, true, false) if self.compressed() => "compressed",
+            (true, false, true, false) => "opaque",
+            (true, true, false, false) => "zero",
+            (true, true, false, true) => "zero-at",
+            (false, true, _, false) => "absent",
+            (false, true, _, true) => "absent-at",
+            _ => "none",
+        }
+    }
+
     /// The bits that a version of this shape knows, and so merges by.
     fn known_to(shape: Shape) -> u8 {
         match shape {
@@ -84,6 +91,28 @@ impl Flags {
             Shape::WithCompressed => !0,
         }
     }
+}
+
+/// The columns for a status, and its place if it has one: the only code where the one becomes the
+/// other.
+#[inline]
+pub(crate) fn columns(status: Status) -> (Flags, Place) {
+    let nowhere = Place::at(0);
+    let (bits, place) = match status {
+        Status::Data(place) | Status::DataOverHoles(place) => {
+            (Flags::PRESENT | Flags::DATA | Flags::OFFSET, place)
+        }
+        Status::DataInHole(place) => {
+            (Flags::PRESENT | Flags::ZERO | Flags::DATA | Flags::OFFSET, place)
+        }
+        Status::Opaque => (Flags::PRESENT | Flags::DATA, nowhere),
+        Status::Compressed => (Flags::PRESENT | Flags::DATA | Flags::COMPRESSED, nowhere),
+        Status::Zero => (Flags::PRESENT | Flags::ZERO, nowhere),
+        Status::ZeroAt(place) => (Flags::PRESENT | Flags::ZERO | Flags::OFFSET, place),
+        Status::Absent => (Flags::ZERO, nowhere),
+        Status::AbsentAt(place) => (Flags::ZERO | Flags::OFFSET, place),
+    };
+    (Flags(bits), place)
 }
 
 /// One row of the map.
@@ -134,6 +163,35 @@ impl Window {
     }
 }
 
+/// Rows in the making: neighbours are merged as qemu merges them, so the last may still grow.
+pub(crate) struct Rows {
+    list: Vec<Row>,
+    mask: u8,
+}
+
+impl Rows {
+    #[inline]
+    pub(crate) fn append(&mut self, row: Row) {
+        match self.list.last_mut() {
+            Some(last) if merges(last, &row, self.mask) => last.length += row.length,
+            _ => self.list.push(row),
+        }
+    }
+
+    /// Whether there is room for another row.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.list.len() <= ROWS
+    }
+
+    /// Forgets all rows but the last, which may still grow.
+    fn keep_last(&mut self) {
+        let last = self.list.last().copied();
+        self.list.clear();
+        self.list.extend(last);
+    }
+}
+
 /// Reads a chain as rows, neighbours merged as qemu merges them.
 ///
 /// Memory is constant: a bounded number of rows at a time.
@@ -141,10 +199,9 @@ pub struct RowReader {
     chain: Chain,
     at: u64,
     end: u64,
-    mask: u8,
-    rows: Vec<Row>,
-    /// Waits for a row that it does not merge with. Lost if an error comes first, as in qemu.
-    pending: Option<Row>,
+    rows: Rows,
+    /// How many of `rows` were handed over.
+    given: usize,
     failed: Option<Error>,
 }
 
@@ -152,24 +209,13 @@ impl RowReader {
     /// The rows of `window`, merged as a qemu of this `shape` does.
     pub fn new(chain: Chain, window: Window, shape: Shape) -> Self {
         let end = window.end(chain.virtual_size());
-        let empty = window.start >= end;
-        let nothing = Row {
-            start: window.start,
-            length: 0,
-            offset: 0,
-            file: 0,
-            depth: 0,
-            flags: Flags::NONE,
-        };
-        Self {
-            chain,
-            at: window.start,
-            end,
-            mask: Flags::known_to(shape),
-            rows: Vec::with_capacity(ROWS),
-            pending: empty.then_some(nothing),
-            failed: None,
+        let mut list = Vec::with_capacity(ROWS + 1);
+        if window.start >= end {
+            let (start, flags) = (window.start, Flags::NONE);
+            list.push(Row { start, length: 0, offset: 0, file: 0, depth: 0, flags });
         }
+        let rows = Rows { list, mask: Flags::known_to(shape) };
+        Self { chain, at: window.start, end, rows, given: 0, failed: None }
     }
 
     /// The chain that is read.
@@ -181,53 +227,35 @@ impl RowReader {
     ///
     /// # Errors
     /// What a format met at the point that the rows have reached. All rows before it have been
-    /// handed over, but for the one that was not known to be complete.
+    /// handed over, but for the last: it was not known to be complete, and qemu loses it too.
     pub fn next_rows(&mut self) -> Result<&[Row]> {
-        self.rows.clear();
         if let Some(error) = self.failed.take() {
+            self.rows.list.clear();
             self.at = self.end;
-            self.pending = None;
             return Err(error);
         }
-        while self.rows.len() < ROWS {
-            if self.at >= self.end {
-                self.rows.extend(self.pending.take());
-                break;
-            }
-            match self.chain.piece(self.at, self.end) {
-                Ok(piece) => {
-                    let flags = Flags::of(piece.status);
-                    let row = Row {
-                        start: self.at,
-                        length: piece.end - self.at,
-                        offset: piece.status.place().map_or(0, |place| place.offset),
-                        file: piece.file,
-                        depth: piece.depth,
-                        flags,
-                    };
-                    self.at = piece.end;
-                    self.append(row);
-                }
+        if self.given == self.rows.list.len() {
+            self.rows.list.clear();
+        } else {
+            self.rows.keep_last();
+        }
+        self.given = 0;
+        while self.at < self.end && self.rows.has_room() {
+            match self.chain.fill(self.at, self.end, &mut self.rows) {
+                Ok(at) => self.at = at,
                 Err(error) => {
-                    if self.rows.is_empty() {
-                        self.at = self.end;
-                        self.pending = None;
-                        return Err(error);
-                    }
                     self.failed = Some(error);
                     break;
                 }
             }
         }
-        Ok(&self.rows)
-    }
-
-    #[inline]
-    fn append(&mut self, row: Row) {
-        match &mut self.pending {
-            Some(last) if merges(last, &row, self.mask) => last.length += row.length,
-            pending => self.rows.extend(pending.replace(row)),
+        let complete = self.at >= self.end && self.failed.is_none();
+        let pending = usize::from(!complete).min(self.rows.list.len());
+        self.given = self.rows.list.len() - pending;
+        if self.given == 0 && self.failed.is_some() {
+            return self.next_rows();
         }
+        Ok(self.rows.list.get(..self.given).unwrap_or_default())
     }
 }
 
@@ -238,4 +266,47 @@ fn merges(last: &Row, row: &Row, mask: u8) -> bool {
         && last.depth == row.depth
         && (!row.flags.has_offset()
             || (last.file == row.file && last.offset.wrapping_add(last.length) == row.offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    #[test]
+    fn every_status_has_its_columns_and_its_name() {
+        let place = Place::at(1);
+        let columns = |status| {
+            let flags = Flags::of(status);
+            let all = [flags.present(), flags.zero(), flags.data(), flags.compressed()];
+            (all, flags.has_offset(), flags.state())
+        };
+        let (yes, no) = (true, false);
+        for (status, expected) in [
+            (Status::Data(place), ([yes, no, yes, no], yes, "data")),
+            (Status::DataOverHoles(place), ([yes, no, yes, no], yes, "data")),
+            (Status::DataInHole(place), ([yes, yes, yes, no], yes, "data-in-hole")),
+            (Status::Opaque, ([yes, no, yes, no], no, "opaque")),
+            (Status::Compressed, ([yes, no, yes, yes], no, "compressed")),
+            (Status::Zero, ([yes, yes, no, no], no, "zero")),
+            (Status::ZeroAt(place), ([yes, yes, no, no], yes, "zero-at")),
+            (Status::Absent, ([no, yes, no, no], no, "absent")),
+            (Status::AbsentAt(place), ([no, yes, no, no], yes, "absent-at")),
+        ] {
+            assert_eq!(columns(status), expected, "{status:?}");
+        }
+        assert_eq!(Flags::NONE.state(), "none");
+    }
+
+    #[test]
+    fn windows_end_as_in_qemu() {
+        let end = |start, length| Window { start, length }.end(1000);
+        assert_eq!(end(5, None), 1000);
+        assert_eq!(end(5, Some(10)), 15);
+        assert_eq!(end(5, Some(5000)), 1000);
+        assert_eq!(end(2000, Some(1)), 1000);
+        // The sum is over 2^63 - 1: negative in qemu, hence empty.
+        assert_eq!(end(1, Some(i64::MAX.unsigned_abs())), 0);
+        assert_eq!(end(0, Some(i64::MAX.unsigned_abs())), 1000);
+    }
 }
