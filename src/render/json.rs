@@ -4,8 +4,12 @@ use std::io::{self, Write};
 
 use instar_core::{Row, Shape};
 
-use super::object::{MAX_OBJECT, Objects, put};
+use super::object::{MAX_OBJECT, OPENING, Objects, put};
 use super::{BUFFER, RenderError, Renderer};
+
+/// What stands between the numbers of one row and those of the next. It is written behind every
+/// row, in one piece, and taken back behind the last.
+const BETWEEN: &[u8; 14] = b"},\n{ \"start\": ";
 
 /// The JSON renderer.
 pub(crate) struct Json<W> {
@@ -13,31 +17,23 @@ pub(crate) struct Json<W> {
     buffer: Box<[u8]>,
     filled: usize,
     objects: Objects,
-    any: bool,
 }
 
 impl<W: Write> Json<W> {
     /// Writes rows of this shape to `out`.
     pub(crate) fn new(out: W, shape: Shape) -> Self {
-        let mut buffer = vec![0; BUFFER + MAX_OBJECT].into_boxed_slice();
-        if let Some(first) = buffer.first_mut() {
-            *first = b'[';
-        }
-        Self { out, buffer, filled: 1, objects: Objects::new(shape), any: false }
+        let buffer = vec![0; BUFFER + MAX_OBJECT].into_boxed_slice();
+        let mut json = Self { out, buffer, filled: 0, objects: Objects::new(shape) };
+        json.text(b"[");
+        json.text(OPENING);
+        json
     }
 
-    /// Appends a text that fits behind a row.
-    fn end(&mut self, text: &[u8; 2]) -> io::Result<()> {
-        self.make_room()?;
+    /// Appends a short text.
+    fn text<const N: usize>(&mut self, text: &[u8; N]) {
         if let Some(room) = self.buffer.get_mut(self.filled..).and_then(|b| b.first_chunk_mut()) {
             self.filled += put(room, 0, text);
         }
-        self.flush()
-    }
-
-    #[inline]
-    fn make_room(&mut self) -> io::Result<()> {
-        if self.filled >= BUFFER { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -49,24 +45,29 @@ impl<W: Write> Json<W> {
 impl<W: Write> Renderer for Json<W> {
     fn rows(&mut self, rows: &[Row]) -> Result<(), RenderError> {
         for row in rows {
-            self.make_room()?;
+            // Only ever in front of a row, so that what is taken back at the end is still here.
+            if self.filled >= BUFFER {
+                self.flush()?;
+            }
             let room = self.buffer.get_mut(self.filled..).and_then(|b| b.first_chunk_mut());
             let Some(room) = room else { continue };
-            let start = if self.any { put(room, 0, b",\n") } else { 0 };
-            let end = self.objects.put(room, start, row);
-            self.filled += put(room, end, b"}");
-            self.any = true;
+            let end = self.objects.put(room, row);
+            self.filled += put(room, end, BETWEEN);
         }
         Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
-        self.end(b"]\n")
+        // The window of a map is never without a row, be it one of length 0.
+        self.filled -= BETWEEN.len() - 1;
+        self.text(b"]\n");
+        self.flush()
     }
 
     fn abandon(mut self: Box<Self>) -> io::Result<()> {
         // qemu has written the separator of a row before it looks for the next one.
-        if self.any { self.end(b",\n") } else { self.flush() }
+        self.filled -= OPENING.len();
+        self.flush()
     }
 }
 

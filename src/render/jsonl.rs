@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use instar_core::{Chain, Row, Shape};
 use serde_json::json;
 
-use super::object::{MAX_OBJECT, Objects};
+use super::object::{MAX_OBJECT, OPENING, Objects};
 use super::{BUFFER, RenderError, Renderer};
 
 /// The JSON lines renderer.
@@ -61,7 +61,8 @@ impl<W: Write> Renderer for JsonLines<W> {
                 self.flush()?;
             }
             let mut room = [0; MAX_OBJECT];
-            let end = self.objects.put(&mut room, 0, row);
+            let end = self.objects.put(&mut room, row);
+            self.buffer.extend_from_slice(OPENING);
             self.buffer.extend_from_slice(room.get(..end).unwrap_or_default());
             if row.flags.has_offset() {
                 // Writing to a Vec cannot fail.

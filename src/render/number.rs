@@ -16,7 +16,7 @@ pub(crate) struct Decimal {
 
 impl Decimal {
     /// Puts the digits of `value` at the start of `out` and returns how many they are.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write(&mut self, value: u64, out: &mut [u8; MAX_DECIMAL]) -> usize {
         let high = value / EIGHT_DIGITS;
         let low = eight(value % EIGHT_DIGITS);
@@ -72,21 +72,37 @@ fn shortened(digits: [u8; 8]) -> ([u8; 8], usize) {
     ((word >> (8 * zeros)).to_le_bytes(), 8 - zeros as usize)
 }
 
+/// The text of 0 to 9999, four digits each.
+static FOUR: [[u8; 4]; 10_000] = four_digits();
+
+// Runs at compile time only, where an index out of bounds would not compile.
+#[allow(clippy::indexing_slicing)]
+const fn four_digits() -> [[u8; 4]; 10_000] {
+    let mut table = [[b'0'; 4]; 10_000];
+    let mut number = 0_usize;
+    while number < 10_000 {
+        let mut rest = number;
+        let mut place = 4;
+        while place > 0 {
+            place -= 1;
+            // A digit is below 10.
+            table[number][place] = b'0' + (rest % 10).to_le_bytes()[0];
+            rest /= 10;
+        }
+        number += 1;
+    }
+    table
+}
+
 /// Eight digits of a number below 10^8, leading zeros included.
-///
-/// All digits are found together in one word, by dividing its lanes: first into two numbers of
-/// four digits, then four of two, then eight of one. Divisions of a lane are multiplications
-/// with a rounded-up reciprocal, exact for its range. Nothing here can overflow a lane.
 #[inline]
 fn eight(value: u64) -> [u8; 8] {
-    let fours = value / 10_000 | (value % 10_000) << 32;
-    // 10486 / 2^20 is 1 / 100 for numbers below 43698.
-    let hundreds = (fours.wrapping_mul(10_486) >> 20) & 0x0000_007f_0000_007f;
-    let twos = (fours.wrapping_sub(hundreds.wrapping_mul(100)) << 16).wrapping_add(hundreds);
-    // 103 / 2^10 is 1 / 10 for numbers below 179.
-    let tens = (twos.wrapping_mul(103) >> 10) & 0x000f_000f_000f_000f;
-    let ones = (twos.wrapping_sub(tens.wrapping_mul(10)) << 8).wrapping_add(tens);
-    ones.wrapping_add(u64::from_le_bytes([b'0'; 8])).to_le_bytes()
+    let four = |part: u64| {
+        usize::try_from(part).ok().and_then(|index| FOUR.get(index)).copied().unwrap_or([b'0'; 4])
+    };
+    let high = u32::from_le_bytes(four(value / 10_000));
+    let low = u32::from_le_bytes(four(value % 10_000));
+    (u64::from(high) | u64::from(low) << 32).to_le_bytes()
 }
 
 #[cfg(test)]
