@@ -163,6 +163,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
         Ok(Cli { command }) => Parsed::Command(command),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Help(error.to_string()),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Parsed::Wrong("a command is missing: map or formats; see 'instar --help'".into())
+            }
             _ => Parsed::Wrong(one_line(&error.to_string())),
         },
     }

@@ -28,7 +28,7 @@ pub(crate) fn run(options: &MapOptions) -> ExitCode {
     let path = local_path(&options.file);
     match open(options, &path, version) {
         Ok(chain) => print(options, chain, &path, version),
-        Err(error) => fail(&path, &error),
+        Err(error) => output::fail(&statement(&path, &error)),
     }
 }
 
@@ -53,9 +53,10 @@ fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Co
     };
     let mut limits = Limits::default();
     limits.depth = options.max_depth.unwrap_or(limits.depth);
-    let name = path.to_owned();
+    let top = path.to_owned();
     let warn = move |notice: &Notice| {
-        output::say(&format!("{}: warning: {}", name.display(), notice.text));
+        let path = notice.path.as_ref().unwrap_or(&top).display();
+        output::say(&format!("{path}: warning: {}", notice.text));
     };
     Ok(Context {
         limits,
@@ -85,19 +86,19 @@ fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) 
     let window = Window { start: options.start_offset, length: options.max_length };
     let mut rows = RowReader::new(chain, window, shape);
     loop {
-        let failed = match rows.next_rows() {
+        let error = match rows.next_rows() {
             Ok([]) => break,
             Ok(rows) => match renderer.rows(rows) {
                 Ok(()) => continue,
                 Err(RenderError::Output(error)) => return output::finish(Err(error)),
                 // As qemu words it: scripts look for this line.
-                Err(error @ RenderError::NoOffset) => output::fail(&error),
+                Err(error @ RenderError::NoOffset) => error.to_string(),
             },
-            Err(error) => fail(path, &error),
+            Err(error) => statement(path, &error),
         };
         // What came before the failure is printed, as qemu does, and is visibly incomplete.
         return match renderer.abandon() {
-            Ok(()) => failed,
+            Ok(()) => output::fail(&error),
             Err(error) => output::finish(Err(error)),
         };
     }
@@ -105,14 +106,14 @@ fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) 
 }
 
 /// One line with the file, the error and its causes.
-fn fail(path: &Path, error: &Error) -> ExitCode {
+fn statement(path: &Path, error: &Error) -> String {
     let mut line = format!("{}: {error}", error.path().unwrap_or(path).display());
     let mut cause = error.source();
     while let Some(inner) = cause {
         line.push_str(&format!(": {inner}"));
         cause = inner.source();
     }
-    output::fail(&line)
+    line
 }
 
 /// The path that FILE stands for: `file:` in front is dropped, as qemu does.

@@ -3,6 +3,7 @@
 //! There is no metadata, so the map shows the host's: data and holes of the file, as
 //! `SEEK_DATA` and `SEEK_HOLE` tell. The disk's size is the file's, rounded up to a sector.
 
+mod foreign;
 mod source;
 
 use instar_core::{Confidence, ExtentSource, Image, ImageFormat, Probe, Result};
@@ -23,8 +24,8 @@ impl ImageFormat for Raw {
         "any file or block device as it is; holes by SEEK_HOLE"
     }
 
-    fn probe(&self, _: &Probe<'_>) -> Confidence {
-        Confidence::Fallback
+    fn probe(&self, probe: &Probe<'_>) -> Confidence {
+        if foreign::is_foreign(probe) { Confidence::No } else { Confidence::Fallback }
     }
 
     fn open(&self, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {

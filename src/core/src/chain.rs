@@ -85,9 +85,9 @@ impl Layer {
     /// The status at guest offset `at` and where it ends, asking the source about no more than
     /// what lies before `end`.
     #[inline]
-    fn piece(&mut self, at: u64, end: u64) -> Result<(Status, u64)> {
+    fn piece(&mut self, at: u64, end: u64, context: &Context) -> Result<(Status, u64)> {
         if at < self.extent_start || at >= self.batch.cursor() {
-            self.load(at, end)?;
+            self.load(at, end, context)?;
         }
         while at >= self.extent_end {
             self.index += 1;
@@ -108,12 +108,13 @@ impl Layer {
     }
 
     /// Asks the source for a batch that starts at `at`.
-    fn load(&mut self, at: u64, end: u64) -> Result<()> {
+    fn load(&mut self, at: u64, end: u64, context: &Context) -> Result<()> {
         if let Some(error) = self.failed.take() {
             if at == self.batch.cursor() {
                 return Err(error);
             }
         }
+        context.notices.concern(&self.path);
         self.batch.ask(at, end.min(self.size()));
         let outcome = self.source.extents(&mut self.batch);
         let error = outcome.err().map(|e| e.in_format(self.format).in_file(&self.path));
@@ -205,11 +206,11 @@ impl Layer {
         let name = self.source.files().get(index);
         let end = self.files.get(index).map_or(0, |file| file.end);
         let text = format!(
-            "{}: data past the end of the file (mapped to {:#x}, length {length:#x}, but the file \
-             ends at {end:#x})",
+            "data past the end of {}: {length:#x} bytes at {:#x}, but the file ends at {end:#x}",
             name.map_or(&self.path, |file| &file.name).display(),
             place.offset,
         );
+        context.notices.concern(&self.path);
         let added = |error: Error| error.in_format(self.format).in_file(&self.path);
         context.notices.warn(text).map_err(added)
     }
@@ -330,7 +331,7 @@ impl Chain {
         let mut layers = self.layers.iter_mut().peekable();
         let mut depth = 0;
         while let Some(layer) = layers.next() {
-            let (status, layer_end) = layer.piece(at, end)?;
+            let (status, layer_end) = layer.piece(at, end, &self.context)?;
             limit = limit.min(layer_end);
             // Behind its end, a shorter layer below has no say: this one answers.
             match layers.peek() {
@@ -558,6 +559,6 @@ mod tests {
         };
         // The last sector is filled up.
         assert_eq!(map(512), Ok(1));
-        assert!(map(513).unwrap_err().contains("data past the end of the file"));
+        assert!(map(513).unwrap_err().contains("data past the end of x"));
     }
 }

@@ -79,7 +79,8 @@ impl Detection {
         if best == Confidence::No {
             return Err(Error::new(
                 ErrorKind::WrongFormat,
-                "not in any of the formats compiled in; see `instar formats`",
+                "not in any of the formats compiled in (see 'instar formats'); --format raw maps the \
+                 file's own bytes",
             ));
         }
         let claims: Vec<&Entry> =

@@ -123,6 +123,7 @@ pub trait ExtentSource: Send {
 /// [`MAX_LENGTH`](crate::MAX_LENGTH).
 pub fn open_layer(format: &dyn ImageFormat, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {
     let path = image.location.path();
+    image.context.notices.concern(path);
     format
         .open(image)
         .and_then(|source| {

@@ -1,7 +1,8 @@
 //! Warnings: what is odd about an image without stopping its map.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{Error, ErrorKind, Result};
 
@@ -12,6 +13,8 @@ const MAX_NOTICES: usize = 20;
 /// One warning.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Notice {
+    /// The image that was read when it came up.
+    pub path: Option<PathBuf>,
     /// What is odd, in one line without a full stop.
     pub text: String,
 }
@@ -21,8 +24,14 @@ type Sink = Box<dyn Fn(&Notice) + Send + Sync>;
 /// Where warnings go, and whether they are errors.
 pub struct Notices {
     strict: bool,
-    seen: Mutex<HashSet<String>>,
+    state: Mutex<State>,
     sink: Sink,
+}
+
+#[derive(Default)]
+struct State {
+    seen: HashSet<Notice>,
+    path: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Notices {
@@ -41,7 +50,7 @@ impl Default for Notices {
 impl Notices {
     /// Passes every new warning to `sink`, or makes each an error if `strict`.
     pub fn new(strict: bool, sink: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
-        Self { strict, seen: Mutex::default(), sink: Box::new(sink) }
+        Self { strict, state: Mutex::default(), sink: Box::new(sink) }
     }
 
     /// Warns once about `text`.
@@ -53,10 +62,54 @@ impl Notices {
         if self.strict {
             return Err(Error::new(ErrorKind::Strict, text));
         }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() < MAX_NOTICES && seen.insert(text.clone()) {
-            (self.sink)(&Notice { text });
+        let mut state = self.state();
+        let notice = Notice { path: state.path.clone(), text };
+        if state.seen.len() < MAX_NOTICES && state.seen.insert(notice.clone()) {
+            (self.sink)(&notice);
         }
         Ok(())
+    }
+
+    /// Says which image the warnings that follow are about.
+    pub(crate) fn concern(&self, path: &Path) {
+        let mut state = self.state();
+        if state.path.as_deref() != Some(path) {
+            state.path = Some(path.to_owned());
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    #[test]
+    fn a_warning_is_passed_on_once_for_each_image_and_not_without_end() {
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&got);
+        let notices = Notices::new(false, move |notice| sink.lock().unwrap().push(notice.clone()));
+        for name in ["a", "b", "a"] {
+            notices.concern(Path::new(name));
+            notices.warn("odd").unwrap();
+        }
+        let names: Vec<_> = got.lock().unwrap().iter().map(|n| n.path.clone().unwrap()).collect();
+        assert_eq!(names, [Path::new("a"), Path::new("b")]);
+        for i in 0..100 {
+            notices.warn(i.to_string()).unwrap();
+        }
+        assert_eq!(got.lock().unwrap().len(), MAX_NOTICES);
+    }
+
+    #[test]
+    fn a_strict_warning_is_an_error() {
+        let error = Notices::new(true, |_| {}).warn("odd").unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Strict, "odd"));
     }
 }

@@ -72,23 +72,21 @@ fn below(
 
 fn check_identity(wanted: &[[u8; 16]], source: &dyn ExtentSource) -> Result<()> {
     let found = source.identifier();
-    match found {
-        Some(found) if !wanted.is_empty() && !wanted.contains(&found) => {
-            Err(Error::new(ErrorKind::Corrupt, OtherParent { wanted: wanted.to_vec(), found }))
-        }
-        _ => Ok(()),
+    if wanted.is_empty() || found.is_some_and(|found| wanted.contains(&found)) {
+        return Ok(());
     }
+    Err(Error::new(ErrorKind::Corrupt, OtherParent { wanted: wanted.to_vec(), found }))
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error(
     "is not the parent that the image above was made from: its identifier is {}, wanted is {}",
-    hex(.found),
+    .found.as_ref().map_or("missing".into(), hex),
     .wanted.iter().map(hex).collect::<Vec<_>>().join(" or ")
 )]
 struct OtherParent {
     wanted: Vec<[u8; 16]>,
-    found: [u8; 16],
+    found: Option<[u8; 16]>,
 }
 
 fn hex(bytes: &[u8; 16]) -> String {

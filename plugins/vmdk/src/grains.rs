@@ -1,0 +1,243 @@
+//! The two-level table of a sparse extent: a directory of grain tables of grains.
+//!
+//! All kinds of sparse extent have it; what their entries mean is a [`Layout`].
+
+use std::sync::Arc;
+
+use instar_core::{Batch, Flow, Limits, Place, Result, Status, Storage, TableReader};
+
+use crate::disk::Geometry;
+use crate::error::{Checked, Error};
+
+/// Entries of a grain directory that are read at a time (instar's own choice).
+const DIRECTORY_WINDOW: u64 = 64 << 10;
+
+/// What a grain table says about one grain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grain {
+    /// The parent decides.
+    Absent,
+    /// Zero, without space.
+    Zero,
+    /// Deflated.
+    Compressed,
+    /// Stored plainly at this byte offset, below 2^63.
+    Data(u64),
+    /// The entry means nothing.
+    Invalid,
+}
+
+/// What differs between kinds of sparse extents: width and meaning of entries.
+///
+/// In every kind, a directory entry of 0 means that all grains of the table are absent.
+pub(crate) trait Layout: Send {
+    /// Bytes of an entry, in the directory and in tables.
+    const WIDTH: u64;
+
+    /// The entry in exactly [`Layout::WIDTH`] bytes.
+    fn decode(bytes: &[u8]) -> u64;
+
+    /// The byte offset of the table that a directory entry other than 0 refers to. `at` is the
+    /// file offset of that entry, for errors.
+    fn table(&self, entry: u64, at: u64) -> Checked<u64>;
+
+    /// What a grain table entry means.
+    fn classify(&self, entry: u64) -> Grain;
+
+    /// The difference from the entry of `grain` to the one that continues it.
+    fn step(&self, grain: Grain) -> u64;
+}
+
+/// Where a grain directory is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Directory {
+    /// File offset in bytes.
+    pub(crate) at: u64,
+    /// How many entries it has.
+    pub(crate) entries: u64,
+}
+
+/// The grains of one sparse extent.
+pub(crate) struct GrainMap<L> {
+    layout: L,
+    geometry: Geometry,
+    directory: Directory,
+    storage: Arc<dyn Storage>,
+    limits: Limits,
+    /// Made when needed, so that a disk of many extents holds the buffers of one.
+    readers: Option<Readers>,
+}
+
+struct Readers {
+    directory: TableReader,
+    tables: TableReader,
+}
+
+/// What the directory says about a stretch of the extent.
+enum Stretch {
+    /// So many tables, from the one asked about, do not exist.
+    Absent(u64),
+    /// The table asked about is at this byte offset.
+    Table(u64),
+}
+
+impl<L: Layout> GrainMap<L> {
+    pub(crate) fn new(
+        layout: L,
+        geometry: Geometry,
+        directory: Directory,
+        storage: Arc<dyn Storage>,
+        limits: &Limits,
+    ) -> Self {
+        // Entries behind what the capacity needs are never looked at.
+        let entries = directory.entries.min(geometry.directory_entries());
+        let directory = Directory { entries, ..directory };
+        Self { layout, geometry, directory, storage, limits: limits.clone(), readers: None }
+    }
+
+    /// Length of the extent in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.geometry.length
+    }
+
+    /// Gives the buffers back.
+    pub(crate) fn rest(&mut self) {
+        self.readers = None;
+    }
+
+    /// Appends what the extent, which begins at guest byte `start` and keeps its data in file
+    /// number `file`, has from the cursor to its end.
+    pub(crate) fn append(&mut self, start: u64, file: u32, out: &mut Batch) -> Result<Flow> {
+        let Geometry { length, grain, table_entries } = self.geometry;
+        let span = self.geometry.table_span();
+        loop {
+            let at = out.cursor().saturating_sub(start);
+            if at >= length {
+                return Ok(Flow::More);
+            }
+            let (index, inside) = (at / span, at % span);
+            let flow = match self.stretch(index)? {
+                Stretch::Absent(tables) => {
+                    let stretch = tables.saturating_mul(span).saturating_sub(inside);
+                    out.push(stretch.min(length - at), Status::Absent)
+                }
+                Stretch::Table(table_at) => {
+                    // The last table may be cut short: only its entries up to the extent's end.
+                    let table_start = at - inside;
+                    let used = (length - table_start).div_ceil(grain).min(table_entries);
+                    let first = inside / grain;
+                    let entries_at = table_at.saturating_add(first * L::WIDTH);
+                    let bytes = usize::try_from((used - first) * L::WIDTH).unwrap_or(usize::MAX);
+                    let readers = readers(&mut self.readers, &self.storage, &self.limits);
+                    let run =
+                        Run { entries_at, grain, skip: inside % grain, left: length - at, file };
+                    run.append(&self.layout, readers.tables.bytes(entries_at, bytes)?, out)?
+                }
+            };
+            if flow == Flow::Stop {
+                return Ok(Flow::Stop);
+            }
+        }
+    }
+
+    /// Looks up directory entry `index`, and how far a stretch of absent tables goes.
+    fn stretch(&mut self, index: u64) -> Result<Stretch> {
+        let Directory { at, entries } = self.directory;
+        if index >= entries {
+            return Err(Error::DirectoryTooShort { entries, index }.into());
+        }
+        let window = index - index % DIRECTORY_WINDOW;
+        let window_at = at.saturating_add(window * L::WIDTH);
+        let length = (entries - window).min(DIRECTORY_WINDOW) * L::WIDTH;
+        let readers = readers(&mut self.readers, &self.storage, &self.limits);
+        let bytes =
+            readers.directory.bytes(window_at, usize::try_from(length).unwrap_or(usize::MAX))?;
+        let skip = (index - window) * L::WIDTH;
+        let rest = bytes.get(usize::try_from(skip).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let mut stretch = rest.chunks_exact(width::<L>()).map(L::decode);
+        match stretch.next() {
+            None => Err(Error::DirectoryTooShort { entries, index }.into()),
+            Some(0) => {
+                let more = stretch.take_while(|entry| *entry == 0).count() as u64;
+                Ok(Stretch::Absent(more.saturating_add(1)))
+            }
+            Some(entry) => {
+                Ok(Stretch::Table(self.layout.table(entry, window_at.saturating_add(skip))?))
+            }
+        }
+    }
+}
+
+fn readers<'a>(
+    readers: &'a mut Option<Readers>,
+    storage: &Arc<dyn Storage>,
+    limits: &Limits,
+) -> &'a mut Readers {
+    readers.get_or_insert_with(|| Readers {
+        directory: TableReader::new("grain directory", Arc::clone(storage), limits),
+        tables: TableReader::new("grain table", Arc::clone(storage), limits),
+    })
+}
+
+fn width<L: Layout>() -> usize {
+    usize::try_from(L::WIDTH).unwrap_or(usize::MAX)
+}
+
+/// How the entries of one grain table become extents.
+struct Run {
+    /// File offset of the first entry, for errors.
+    entries_at: u64,
+    /// Bytes in one grain.
+    grain: u64,
+    /// Bytes of the first grain that are in front of the cursor.
+    skip: u64,
+    /// Bytes from the cursor to the end of the extent, where the last grain is cut.
+    left: u64,
+    file: u32,
+}
+
+impl Run {
+    /// One push for each run of entries of which one continues the other.
+    fn append<L: Layout>(mut self, layout: &L, table: &[u8], out: &mut Batch) -> Result<Flow> {
+        let mut entries = table.chunks_exact(width::<L>()).map(L::decode);
+        let mut next = entries.next();
+        let mut index = 0_u64;
+        while let Some(entry) = next {
+            let grain = layout.classify(entry);
+            // Comparing entries is enough: the batch merges what this does not see.
+            let step = layout.step(grain);
+            let mut expected = entry.wrapping_add(step);
+            let mut run = 1;
+            next = loop {
+                match entries.next() {
+                    Some(entry) if entry == expected => {
+                        run += 1;
+                        expected = expected.wrapping_add(step);
+                    }
+                    other => break other,
+                }
+            };
+            let status = match grain {
+                Grain::Data(at) => {
+                    Status::Data(Place::in_file(self.file, at.saturating_add(self.skip)))
+                }
+                Grain::Absent => Status::Absent,
+                Grain::Zero => Status::Zero,
+                Grain::Compressed => Status::Compressed,
+                Grain::Invalid => {
+                    let at = self.entries_at.saturating_add(index * L::WIDTH);
+                    return Err(Error::SeTableEntry { entry, at }.into());
+                }
+            };
+            // A table has at most 4096 grains of at most 1 GiB.
+            let length = (run * self.grain - self.skip).min(self.left);
+            if out.push(length, status) == Flow::Stop {
+                return Ok(Flow::Stop);
+            }
+            self.left -= length;
+            self.skip = 0;
+            index += run;
+        }
+        Ok(Flow::More)
+    }
+}

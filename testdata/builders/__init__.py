@@ -1,0 +1,1 @@
+"""One module per format; `common` says how to write one."""

@@ -1,0 +1,205 @@
+//! Where the output differs from qemu-img's on purpose. `docs/quirks.md` has the same list, and
+//! `tests/divergences.rs` checks that each entry is still different.
+
+use super::baseline::{Theirs, output_of};
+use super::binary::Run;
+use super::compare::Question;
+
+/// One deliberate difference.
+pub(crate) struct Divergence {
+    /// Its heading in `docs/quirks.md`; two entries with different kinds may share one.
+    pub(crate) id: &'static str,
+    /// Formats of the images concerned.
+    pub(crate) formats: &'static [&'static str],
+    /// Ids of the images concerned; a `*` at the end stands for any rest.
+    pub(crate) images: &'static [&'static str],
+    /// `human`, `json` or both.
+    pub(crate) outputs: &'static [&'static str],
+    /// Versions of qemu concerned; all of them if empty.
+    pub(crate) versions: &'static [&'static str],
+    /// In which way the answers differ.
+    pub(crate) kind: Kind,
+    /// Why ours is what it is.
+    pub(crate) reason: &'static str,
+}
+
+/// In which way two answers differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// We refuse because the image names another file; qemu opens that.
+    ExternalRefused,
+    /// We map, or refuse a hostile image; qemu prints something else, or less.
+    MapsOtherwise,
+    /// The same, if the format is detected rather than asked for.
+    DetectsOtherwise,
+    /// We fail; qemu prints a map.
+    Fails,
+    /// We map; qemu ends by a signal.
+    QemuCrashes,
+    /// We accept a size on the command line that qemu does not.
+    AcceptsSize,
+    /// No recorded run shows it; `tests/divergences.rs` has a test of its own.
+    NotInBaselines,
+}
+
+const BOTH: &[&str] = &["human", "json"];
+const ALL: &[&str] = &[];
+
+pub(crate) const DIVERGENCES: &[Divergence] = &[
+    Divergence {
+        id: "external-refused",
+        formats: &["qcow2", "vmdk", "vhd"],
+        images: &["qcow2-*", "vmdk-*", "vhd-*"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::ExternalRefused,
+        reason: "an image decides which files are read only if the user says so",
+    },
+    Divergence {
+        id: "external-refused",
+        formats: &["vmdk"],
+        images: &["vmdk-bad-text-device"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::Fails,
+        reason: "an image decides on no account that a device is read",
+    },
+    Divergence {
+        id: "metadata-outside-file",
+        formats: &["qcow2", "vmdk"],
+        images: &[
+            "qcow2-bad-cut-before-l1",
+            "qcow2-bad-l1-beyond-file",
+            "qcow2-bad-l1-far",
+            "qcow2-bad-l2-beyond-file",
+            "qcow2-bad-l2-far",
+            "qcow2-bad-snapshots-beyond-file",
+            "vmdk-bad-cowd-directory-outside",
+            "vmdk-bad-directory-outside",
+            "vmdk-bad-table-far",
+            "vmdk-bad-table-outside",
+            "vmdk-bad-text-flat-far",
+        ],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::Fails,
+        reason: "a truncated image is not an empty disk",
+    },
+    Divergence {
+        id: "qemu-crash",
+        formats: &["qcow2", "vmdk", "vhd"],
+        images: &["qcow2-aes-long-run"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::QemuCrashes,
+        reason: "qemu-img aborts; the map is what it prints for shorter runs",
+    },
+    Divergence {
+        id: "size-syntax-of-newest",
+        formats: &["raw"],
+        images: &["raw-data-and-holes"],
+        outputs: BOTH,
+        versions: &["5.2"],
+        kind: Kind::AcceptsSize,
+        reason: "sizes are read as the newest qemu-img reads them, whatever --qemu-version says",
+    },
+    Divergence {
+        id: "vhdx-allocation",
+        formats: &["vhdx"],
+        images: &["vhdx-*"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::MapsOtherwise,
+        reason: "qemu-img says one range of data for any VHDX; the image knows better",
+    },
+    Divergence {
+        id: "vhd-fixed-detected",
+        formats: &["vhd"],
+        images: &[
+            "vhd-fixed*",
+            "vhd-hostile-fixed-checksum",
+            "vhd-hostile-fixed-size-all-ones",
+            "vhd-hostile-fixed-too-large",
+            "vhd-hostile-fixed-type",
+            "vhd-hostile-headless-dynamic",
+            "vhd-hostile-polyglot",
+        ],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::DetectsOtherwise,
+        reason: "the footer of a fixed VHD is no part of its disk",
+    },
+    Divergence {
+        id: "vhd-differencing",
+        formats: &["vhd"],
+        images: &["vhd-differencing*", "vhd-hostile-parent-*"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::MapsOtherwise,
+        reason: "what a parent has is not zero",
+    },
+    Divergence {
+        id: "vmdk-split",
+        formats: &["vmdk"],
+        images: &["vmdk-split*", "vmdk-rdonly-extent", "vmdk-zero-extent", "vmdk-zero-only"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::MapsOtherwise,
+        reason: "the offsets that qemu-img prints are of other bytes",
+    },
+    Divergence {
+        id: "data-file-folder",
+        formats: &["qcow2"],
+        images: &[],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::NotInBaselines,
+        reason: "where a file is must not depend on where the program is started",
+    },
+    Divergence {
+        id: "write-errors",
+        formats: &["raw", "qcow2", "vmdk", "vhd", "vhdx"],
+        images: &[],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::NotInBaselines,
+        reason: "half a map must not look like a whole one",
+    },
+];
+
+impl Divergence {
+    /// Whether the entry is about this image.
+    pub(crate) fn concerns(&self, id: &str) -> bool {
+        self.images.iter().any(|pattern| matches(pattern, id))
+    }
+
+    /// Whether the entry explains that these two answers differ.
+    pub(crate) fn covers(&self, question: &Question<'_>, ours: &Run, theirs: &Theirs) -> bool {
+        let hostile = !question.entry.safe;
+        let refused = ours.status == 1 && ours.stdout.is_empty();
+        let names_option = refused && ours.stderr.contains("--external=");
+        let crashed = theirs.status.is_some_and(|status| status >= 128);
+        self.formats.contains(&question.entry.format.as_str())
+            && self.concerns(&question.entry.id)
+            && self.outputs.contains(&output_of(question.args))
+            && (self.versions.is_empty() || self.versions.contains(&question.version))
+            && match self.kind {
+                Kind::ExternalRefused => names_option,
+                Kind::MapsOtherwise if ours.status == 0 => !crashed,
+                Kind::MapsOtherwise => hostile && !names_option && theirs.status == Some(0),
+                Kind::DetectsOtherwise => question.extra.is_empty() && !names_option,
+                Kind::Fails => ours.status == 1 && !names_option && theirs.status == Some(0),
+                Kind::QemuCrashes => ours.status == 0 && crashed,
+                Kind::NotInBaselines => false,
+                Kind::AcceptsSize => ours.status == 0 && theirs.stderr.contains("Invalid m"),
+            }
+    }
+}
+
+/// Whether a pattern, with or without a `*` at its end, matches.
+pub(crate) fn matches(pattern: &str, id: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => id.starts_with(start),
+        None => id == pattern,
+    }
+}

@@ -1,0 +1,40 @@
+//! What the integration tests share.
+#![allow(dead_code)] // every test binary uses its own part of it
+
+pub(crate) mod baseline;
+pub(crate) mod binary;
+pub(crate) mod compare;
+pub(crate) mod divergences;
+pub(crate) mod lab;
+pub(crate) mod manifest;
+pub(crate) mod oracle;
+pub(crate) mod polyglot;
+pub(crate) mod qemu;
+pub(crate) mod random;
+pub(crate) mod recipe;
+pub(crate) mod rows;
+
+/// The formats whose features are enabled, sorted.
+pub(crate) fn enabled_formats() -> Vec<&'static str> {
+    [
+        ("qcow2", cfg!(feature = "qcow2")),
+        ("raw", cfg!(feature = "raw")),
+        ("vhd", cfg!(feature = "vhd")),
+        ("vhdx", cfg!(feature = "vhdx")),
+        ("vmdk", cfg!(feature = "vmdk")),
+    ]
+    .into_iter()
+    .filter_map(|(name, on)| on.then_some(name))
+    .collect()
+}
+
+/// Whether the format of this name (ours or qemu's) is compiled in.
+pub(crate) fn enabled(format: &str) -> bool {
+    let format = if format == "vpc" { "vhd" } else { format };
+    enabled_formats().contains(&format)
+}
+
+/// Whether every format is compiled in.
+pub(crate) fn all_enabled() -> bool {
+    enabled_formats().len() == 5
+}

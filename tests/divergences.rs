@@ -1,0 +1,164 @@
+//! The table of deliberate differences: each is still there, and the documentation has the same
+//! list. That no other difference exists is what `parity.rs` and `live.rs` check.
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::process::Command;
+
+use pretty_assertions::assert_eq;
+
+use common::baseline::{cases, versions};
+use common::binary::{can_follow, command};
+use common::compare::{Question, Verdict};
+use common::divergences::{DIVERGENCES, Divergence, Kind, matches};
+use common::lab::Lab;
+use common::manifest::{find, manifest, runnable};
+use common::{all_enabled, qemu};
+
+#[test]
+fn the_documentation_has_the_same_list() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/quirks.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let headings: BTreeSet<&str> = text.lines().filter_map(|l| l.strip_prefix("## ")).collect();
+    let ids: BTreeSet<&str> = DIVERGENCES.iter().map(|d| d.id).collect();
+    let kinds: BTreeSet<_> = DIVERGENCES.iter().map(|d| (d.id, format!("{:?}", d.kind))).collect();
+    assert_eq!(kinds.len(), DIVERGENCES.len(), "every id and kind once");
+    assert_eq!(headings, ids);
+    for divergence in DIVERGENCES {
+        assert!(!divergence.reason.is_empty(), "{}", divergence.id);
+    }
+}
+
+#[test]
+fn every_pattern_matches_an_image() {
+    let mut patterns = 0;
+    for divergence in DIVERGENCES {
+        for pattern in divergence.images {
+            let known = manifest().iter().any(|entry| {
+                matches(pattern, &entry.id) && divergence.formats.contains(&entry.format.as_str())
+            });
+            assert!(known, "{}: no image {pattern}", divergence.id);
+            patterns += 1;
+        }
+    }
+    assert!(patterns >= 10, "{patterns} patterns");
+}
+
+/// A difference that went away by accident is noticed.
+#[test]
+fn each_is_still_different() {
+    let lab = Lab::new();
+    let mut checked = 0;
+    for divergence in DIVERGENCES {
+        for pattern in divergence.images {
+            let concerned = |id: &str| matches(pattern, id);
+            if !all_enabled() && !runnable().any(|entry| concerned(&entry.id)) {
+                eprintln!("skipped: {}: {pattern}: not compiled in", divergence.id);
+                continue;
+            }
+            assert!(
+                still_different(divergence, pattern, &lab),
+                "{}: {pattern} is as qemu-img has it; the table and docs/quirks.md are to forget it",
+                divergence.id
+            );
+            checked += 1;
+        }
+    }
+    lab.check();
+    if all_enabled() {
+        assert!(checked >= 10, "{checked} patterns checked");
+    }
+}
+
+fn still_different(divergence: &Divergence, pattern: &str, lab: &Lab) -> bool {
+    let external: &[&str] = match divergence.kind {
+        Kind::ExternalRefused => &["refuse"],
+        _ if can_follow() => &["refuse", "follow"],
+        _ => &["refuse"],
+    };
+    for entry in runnable().filter(|entry| matches(pattern, &entry.id)) {
+        for version in versions() {
+            let Ok(recorded) = cases(entry, &version) else {
+                continue;
+            };
+            for case in &recorded {
+                for policy in external {
+                    let question =
+                        Question { entry, version: &version, extra: &case.extra, args: &case.args };
+                    let options =
+                        [format!("--qemu-version={version}"), format!("--external={policy}")];
+                    let Ok(ours) = question.ask(lab, &options) else {
+                        continue;
+                    };
+                    if let Ok(Verdict::OnPurpose(found)) = question.judge(&ours, &case.theirs) {
+                        if found.id == divergence.id {
+                            return true;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    false
+}
+
+#[test]
+fn those_not_in_baselines_have_a_test_here() {
+    let elsewhere: Vec<&str> = DIVERGENCES
+        .iter()
+        .filter(|divergence| divergence.images.is_empty())
+        .map(|divergence| divergence.id)
+        .collect();
+    assert_eq!(elsewhere, ["data-file-folder", "write-errors"]);
+    let pinned = DIVERGENCES.iter().filter(|d| d.kind == Kind::NotInBaselines);
+    assert_eq!(pinned.count(), elsewhere.len());
+}
+
+/// `data-file-folder`: the data file lies beside the image, wherever the program is started.
+#[test]
+fn data_file_folder() {
+    let entry = find("qcow2-data-file");
+    if !entry.runnable() || !can_follow() {
+        eprintln!("skipped: data-file-folder: not compiled in");
+        return;
+    }
+    let lab = Lab::new();
+    let Ok(folder) = lab.unpack(entry) else {
+        return;
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    let image = folder.join(&entry.name).display().to_string();
+    let ours = common::binary::instar(elsewhere.path(), &["map", "--external=follow", &image]);
+    assert_eq!((ours.status, ours.stderr.as_str()), (0, ""));
+    assert!(ours.text().contains("raw-qcow2-data.raw"));
+    if qemu::installed("data-file-folder").is_some() {
+        let theirs = qemu::map(elsewhere.path(), &[&[image]]);
+        assert_eq!(theirs.status, Some(1), "{}", theirs.stderr);
+    }
+}
+
+/// `write-errors`: a full disk is not a success.
+#[test]
+fn write_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("a.raw");
+    std::fs::write(&image, [1; 4096]).unwrap();
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    if cfg!(feature = "raw") {
+        let mut ours = command(folder.path());
+        let ours = ours.args(["map", "a.raw"]).stdout(full()).output().unwrap();
+        assert_eq!(ours.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&ours.stderr).into_owned();
+        assert!(text.starts_with("instar: cannot write to standard output: "), "{text}");
+    }
+    if qemu::installed("write-errors").is_some() {
+        let mut theirs = Command::new("qemu-img");
+        let theirs = theirs.args(["map", "-f", "raw"]).arg(&image).stdout(full());
+        let theirs = theirs.output().unwrap();
+        assert_eq!(theirs.status.code(), Some(0));
+    }
+}

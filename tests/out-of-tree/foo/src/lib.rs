@@ -1,0 +1,63 @@
+//! The foo format: made up, to show how a format is added.
+//!
+//! A foo image is a header, a table with one entry for each block of the disk, and the blocks.
+//! All integers are little-endian, all offsets and lengths are in bytes.
+//!
+//! ```text
+//! header   0   8  magic "FOODISK1"
+//!          8   4  checksum: makes the sum of the header's 128 32-bit words 0 modulo 2^32
+//!         12   4  block_bits: a block has 2^block_bits bytes, 9 to 24
+//!         16   8  disk_size: a multiple of 512
+//!         24   8  table_offset
+//!         32   4  backing_length: bytes in the backing file's name, 0 to 255; 0 for none
+//!         36 255  backing_name
+//!        291 221  zeros, up to byte 512
+//! entry  bits 0 to 1   kind: 0 absent, 1 zeros, 2 data, 3 compressed
+//!        bits 2 to 8   0
+//!        bits 9 to 63  of data: file offset of the block, a multiple of 512
+//! ```
+//!
+//! "spec" in this crate means this text.
+
+mod disk;
+mod error;
+#[cfg(test)]
+mod samples;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use instar_core::{Confidence, ExtentSource, Image, ImageFormat, Probe, Result};
+
+use disk::{HEADER, Header};
+use source::FooSource;
+
+/// The foo format.
+pub struct Foo;
+
+instar_core::register!(Foo);
+
+impl ImageFormat for Foo {
+    fn name(&self) -> &'static str {
+        "foo"
+    }
+
+    fn about(&self) -> &'static str {
+        "made up, to show how a format is added"
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Confidence {
+        match probe.head().first_chunk::<HEADER>() {
+            Some(header) if Header::has_magic(header) => match Header::decode(header) {
+                Ok(_) => Confidence::Verified,
+                // Opening will say what is wrong.
+                Err(_) => Confidence::Magic,
+            },
+            _ => Confidence::No,
+        }
+    }
+
+    fn open(&self, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {
+        Ok(Box::new(FooSource::open(&image)?))
+    }
+}
