@@ -31,7 +31,9 @@ impl<W: Write> Json<W> {
 
     /// Appends a short text.
     fn text<const N: usize>(&mut self, text: &[u8; N]) {
-        if let Some(room) = self.buffer.get_mut(self.filled..).and_then(|b| b.first_chunk_mut()) {
+        if let Some(room) =
+            self.buffer.get_mut(self.filled..).and_then(|b| b.first_chunk_mut::<MAX_OBJECT>())
+        {
             self.filled += put(room, 0, text);
         }
     }

@@ -10,14 +10,17 @@ pub(crate) const OPENING: &[u8; 11] = b"{ \"start\": ";
 /// Room for the longest object with what may be around it: five numbers and 220 bytes of keys.
 pub(crate) const MAX_OBJECT: usize = 384;
 
-/// Half the room for what stands between the digits of start and offset. Both halves are copied
-/// whole and then cut: a copy of constant length is a few instructions, of variable length (or
-/// of more than 128 bytes) a call.
+/// Room for what stands between the digits of start and offset. Copied whole and then cut, in two
+/// halves: a copy of constant length is a few instructions, of variable length (or of more than
+/// 128 bytes) a call.
+const MIDDLE: usize = 2 * HALF;
 const HALF: usize = 80;
+
+/// Room for the keys that do not change from row to row with the same flags.
+const KEYS: usize = 96;
 
 /// Writes objects of one shape.
 pub(crate) struct Objects {
-    shape: Shape,
     /// By [`Flags::bits`].
     middles: Vec<Middle>,
     start: Decimal,
@@ -29,17 +32,17 @@ pub(crate) struct Objects {
 struct Middle {
     length: u64,
     depth: u32,
-    text: [[u8; HALF]; 2],
+    text: [u8; MIDDLE],
     used: usize,
+    keys: [u8; KEYS],
+    keys_used: usize,
 }
 
 impl Objects {
     pub(crate) fn new(shape: Shape) -> Self {
-        // A length of 0 comes at most once, and is then rendered.
-        let unset = || Middle { length: 0, depth: 0, text: [[0; HALF]; 2], used: 0 };
+        let middle = |bits| Middle::new(Flags::from_bits(bits), shape);
         Self {
-            shape,
-            middles: std::iter::repeat_with(unset).take(Flags::VALUES).collect(),
+            middles: (0..).take(Flags::VALUES).map(middle).collect(),
             start: Decimal::default(),
             offset: Decimal::default(),
         }
@@ -52,11 +55,14 @@ impl Objects {
         let mut at = number(room, 0, &mut self.start, row.start);
         if let Some(middle) = self.middles.get_mut(usize::from(row.flags.bits())) {
             if middle.length != row.length || middle.depth != row.depth || middle.used == 0 {
-                middle.render(row, self.shape);
+                middle.render(row.length, row.depth);
             }
-            let [first, second] = &middle.text;
-            let half = put(room, at, first);
-            put(room, half, second);
+            if let (Some(first), Some(second)) =
+                (middle.text.first_chunk::<HALF>(), middle.text.last_chunk::<HALF>())
+            {
+                put(room, at, first);
+                put(room, at + HALF, second);
+            }
             at += middle.used;
         }
         if row.flags.has_offset() {
@@ -67,47 +73,44 @@ impl Objects {
 }
 
 impl Middle {
-    fn render(&mut self, row: &Row, shape: Shape) {
-        // Rendered in the room of an object, which is larger than a middle can be.
-        let mut room = [0; MAX_OBJECT];
-        let mut at = put(&mut room, 0, b", \"length\": ");
-        at = number(&mut room, at, &mut Decimal::default(), row.length);
-        at = put(&mut room, at, b", \"depth\": ");
-        at = number(&mut room, at, &mut Decimal::default(), row.depth.into());
-        let flags = row.flags;
+    fn new(flags: Flags, shape: Shape) -> Self {
+        let mut text = String::new();
         if shape >= Shape::WithPresent {
-            at = key(&mut room, at, b", \"present\": ", flags.present());
+            text += &format!(", \"present\": {}", flags.present());
         }
-        at = key(&mut room, at, b", \"zero\": ", flags.zero());
-        at = key(&mut room, at, b", \"data\": ", flags.data());
+        text += &format!(", \"zero\": {}, \"data\": {}", flags.zero(), flags.data());
         if shape >= Shape::WithCompressed {
-            at = key(&mut room, at, b", \"compressed\": ", flags.compressed());
+            text += &format!(", \"compressed\": {}", flags.compressed());
         }
         if flags.has_offset() {
-            at = put(&mut room, at, b", \"offset\": ");
+            text += ", \"offset\": ";
         }
-        for (half, text) in self.text.iter_mut().zip(room.chunks_exact(HALF)) {
-            half.copy_from_slice(text);
+        let mut keys = [0; KEYS];
+        for (to, from) in keys.iter_mut().zip(text.bytes()) {
+            *to = from;
         }
-        (self.length, self.depth, self.used) = (row.length, row.depth, at);
+        let keys_used = text.len();
+        Self { length: 0, depth: 0, text: [0; MIDDLE], used: 0, keys, keys_used }
     }
-}
 
-/// Puts a key and its truth value.
-#[inline]
-fn key<const N: usize>(
-    room: &mut [u8; MAX_OBJECT],
-    at: usize,
-    key: &[u8; N],
-    value: bool,
-) -> usize {
-    let at = put(room, at, key);
-    if value { put(room, at, b"true") } else { put(room, at, b"false") }
+    #[inline]
+    fn render(&mut self, length: u64, depth: u32) {
+        let mut at = put(&mut self.text, 0, b", \"length\": ");
+        at = number(&mut self.text, at, &mut Decimal::default(), length);
+        at = put(&mut self.text, at, b", \"depth\": ");
+        at = number(&mut self.text, at, &mut Decimal::default(), depth.into());
+        put(&mut self.text, at, &self.keys);
+        (self.length, self.depth, self.used) = (length, depth, at + self.keys_used);
+    }
 }
 
 /// Copies `text` to `room[at..]` and returns where it ends.
 #[inline]
-pub(crate) fn put<const N: usize>(room: &mut [u8; MAX_OBJECT], at: usize, text: &[u8; N]) -> usize {
+pub(crate) fn put<const R: usize, const N: usize>(
+    room: &mut [u8; R],
+    at: usize,
+    text: &[u8; N],
+) -> usize {
     if let Some(to) = room.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<N>()) {
         *to = *text;
     }
@@ -116,7 +119,12 @@ pub(crate) fn put<const N: usize>(room: &mut [u8; MAX_OBJECT], at: usize, text: 
 
 // Twice a row: as a call it costs as much again.
 #[inline(always)]
-fn number(room: &mut [u8; MAX_OBJECT], at: usize, decimal: &mut Decimal, value: u64) -> usize {
+fn number<const R: usize>(
+    room: &mut [u8; R],
+    at: usize,
+    decimal: &mut Decimal,
+    value: u64,
+) -> usize {
     match room.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<MAX_DECIMAL>()) {
         Some(to) => at + decimal.write(value, to),
         None => at,
@@ -140,8 +148,10 @@ mod tests {
         };
         let mut objects = Objects::new(Shape::WithCompressed);
         objects.put(&mut [0; MAX_OBJECT], &row);
-        let used = objects.middles[usize::from(row.flags.bits())].used;
-        assert!(used > 120 && used <= 2 * HALF, "{used}");
+        let Middle { used, keys_used, .. } = objects.middles[usize::from(row.flags.bits())];
+        assert!(keys_used > 70 && keys_used <= KEYS, "{keys_used}");
+        // The keys are copied whole too.
+        assert!(used > 120 && used - keys_used + KEYS <= MIDDLE, "{used}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
 /// One open image of a chain, and what is known of the range it was last asked about.
 pub struct Layer {
     source: Box<dyn ExtentSource>,
+    size: u64,
     path: PathBuf,
     format: &'static str,
     batch: Batch,
@@ -50,6 +51,7 @@ impl Layer {
     /// The layer of the image `path`, opened by the format called `format`.
     pub fn new(source: Box<dyn ExtentSource>, path: &Path, format: &'static str) -> Self {
         Self {
+            size: source.virtual_size(),
             source,
             path: path.to_owned(),
             format,
@@ -76,10 +78,6 @@ impl Layer {
     /// The name of the image's format.
     pub fn format(&self) -> &'static str {
         self.format
-    }
-
-    fn size(&self) -> u64 {
-        self.source.virtual_size()
     }
 
     /// The status at guest offset `at` and where it ends, asking the source about no more than
@@ -115,7 +113,7 @@ impl Layer {
             }
         }
         context.notices.concern(&self.path);
-        self.batch.ask(at, end.min(self.size()));
+        self.batch.ask(at, end.min(self.size));
         let outcome = self.source.extents(&mut self.batch);
         let error = outcome.err().map(|e| e.in_format(self.format).in_file(&self.path));
         let Some(first) = self.batch.extents().first() else {
@@ -292,7 +290,7 @@ impl Chain {
 
     /// Length of the disk in bytes: the top layer's.
     pub fn virtual_size(&self) -> u64 {
-        self.layers.first().map_or(0, Layer::size)
+        self.layers.first().map_or(0, |layer| layer.size)
     }
 
     /// The layers, top first.
@@ -335,8 +333,8 @@ impl Chain {
             limit = limit.min(layer_end);
             // Behind its end, a shorter layer below has no say: this one answers.
             match layers.peek() {
-                Some(below) if status.is_absent() && at < below.size() => {
-                    limit = limit.min(below.size());
+                Some(below) if status.is_absent() && at < below.size => {
+                    limit = limit.min(below.size);
                     depth += 1;
                 }
                 _ => {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use positioned_io::ReadAt;
 use rustix::fs::{Mode, OFlags, SeekFrom};
@@ -28,6 +29,8 @@ pub struct FileStorage {
     identity: (u64, u64),
     /// Whether SEEK_DATA and SEEK_HOLE mean anything: only for regular files.
     has_holes: bool,
+    /// Where the last hole that was found ends: data, which need not be looked for again.
+    data_at: AtomicU64,
     unit: u64,
 }
 
@@ -70,6 +73,7 @@ impl FileStorage {
             allocated: meta.blocks().saturating_mul(STAT_BLOCK),
             identity: (meta.dev(), meta.ino()),
             has_holes: kind.is_file(),
+            data_at: AtomicU64::new(u64::MAX),
             file,
             length,
             unit: READ_UNIT,
@@ -141,9 +145,17 @@ impl Storage for FileStorage {
         if !self.has_holes {
             return Ok(Run { end: self.length, ..unknown });
         }
-        Ok(match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
+        let data = if self.data_at.load(Ordering::Relaxed) == at {
+            Ok(at)
+        } else {
+            rustix::fs::seek(&self.file, SeekFrom::Data(at))
+        };
+        Ok(match data {
             Err(Errno::NXIO) => Run { kind: RunKind::Hole, end: u64::MAX },
-            Ok(data) if data > at => Run { kind: RunKind::Hole, end: data },
+            Ok(data) if data > at => {
+                self.data_at.store(data, Ordering::Relaxed);
+                Run { kind: RunKind::Hole, end: data }
+            }
             Ok(data) if data == at => match rustix::fs::seek(&self.file, SeekFrom::Hole(at)) {
                 Ok(hole) if hole > at => Run { kind: RunKind::Data, end: hole },
                 _ => unknown,
