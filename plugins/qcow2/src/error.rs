@@ -4,9 +4,7 @@ use instar_core::ErrorKind;
 
 /// One reason each; all offsets and sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-#[allow(missing_docs)] // The texts say what the fields are.
-pub enum Error {
+pub(crate) enum Error {
     #[error("not a qcow2 image: the magic is {found:02x?}, expected [51, 46, 49, fb]")]
     Magic { found: [u8; 4] },
     #[error("version {version} is not supported, only 2 and 3 are")]

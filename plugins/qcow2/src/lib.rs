@@ -18,7 +18,6 @@ mod source;
 
 use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
 
-pub use error::Error;
 use source::Qcow2Source;
 
 /// The qcow2 format.
