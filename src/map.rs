@@ -87,7 +87,10 @@ fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) 
     let mut rows = RowReader::new(chain, window, shape);
     loop {
         let error = match rows.next_rows() {
-            Ok([]) => break,
+            Ok([]) => match rows.chain().check_unchanged() {
+                Ok(()) => break,
+                Err(error) => statement(path, &error),
+            },
             Ok(rows) => match renderer.rows(rows) {
                 Ok(()) => continue,
                 Err(RenderError::Output(error)) => return output::finish(Err(error)),

@@ -15,6 +15,7 @@ pub struct Layer {
     source: Box<dyn ExtentSource>,
     size: u64,
     path: PathBuf,
+    storage: Option<Arc<dyn Storage>>,
     format: &'static str,
     batch: Batch,
     /// Which extent of the batch the cursor is in, and the guest range of that extent.
@@ -54,6 +55,7 @@ impl Layer {
             size: source.virtual_size(),
             source,
             path: path.to_owned(),
+            storage: None,
             format,
             batch: Batch::default(),
             index: 0,
@@ -63,6 +65,13 @@ impl Layer {
             host: HostRun { file: 0, start: 0, end: 0, kind: RunKind::Data },
             files: Vec::new(),
         }
+    }
+
+    /// Says which file the layer was opened from.
+    #[must_use]
+    pub fn opened_from(mut self, storage: Arc<dyn Storage>) -> Self {
+        self.storage = Some(storage);
+        self
     }
 
     /// What the format knows.
@@ -301,6 +310,27 @@ impl Chain {
     /// The files of all layers; [`Row::file`](crate::Row::file) counts these.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
+    }
+
+    /// Warns about every image of the chain that was written to since it was opened: what was
+    /// read may not fit together.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Strict`] if warnings are errors; [`ErrorKind::Io`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        for layer in &self.layers {
+            let Some(storage) = &layer.storage else { continue };
+            self.context.notices.concern(&layer.path);
+            storage
+                .has_changed()
+                .map_err(|error| Error::io("cannot examine the file", error))
+                .and_then(|changed| match changed {
+                    true => self.context.notices.warn("the file was written to while it was read"),
+                    false => Ok(()),
+                })
+                .map_err(|error| error.in_file(&layer.path))?;
+        }
+        Ok(())
     }
 
     /// Appends rows for the disk from `at` to at most `end`, and returns how far they go.

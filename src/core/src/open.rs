@@ -40,7 +40,7 @@ pub fn open_chain(
                 .and_then(|found| found.winner())
                 .map_err(|error| error.in_file(path))?,
         };
-        let image = Image { storage, location: &location, context };
+        let image = Image { storage: Arc::clone(&storage), location: &location, context };
         let source = open_layer(here, image)?;
         check_identity(&wanted, source.as_ref())
             .map_err(|error| error.in_format(here.name()).in_file(path))?;
@@ -49,7 +49,7 @@ pub fn open_chain(
                 .map_err(|error| error.in_format(here.name()).in_file(path))?;
             wanted.clone_from(&backing.identifiers);
         }
-        layers.push(Layer::new(source, path, here.name()));
+        layers.push(Layer::new(source, path, here.name()).opened_from(storage));
     }
     Chain::new(layers, Arc::clone(context))
 }

@@ -1,6 +1,6 @@
 //! A file or device of the host.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -27,6 +27,7 @@ pub struct FileStorage {
     length: u64,
     allocated: u64,
     identity: (u64, u64),
+    stamp: Stamp,
     /// Whether SEEK_DATA and SEEK_HOLE mean anything: only for regular files.
     has_holes: bool,
     /// Where the last hole that was found ends: data, which need not be looked for again.
@@ -72,6 +73,7 @@ impl FileStorage {
         Ok(Self {
             allocated: meta.blocks().saturating_mul(STAT_BLOCK),
             identity: (meta.dev(), meta.ino()),
+            stamp: Stamp::of(&meta),
             has_holes: kind.is_file(),
             data_at: AtomicU64::new(u64::MAX),
             file,
@@ -113,6 +115,17 @@ impl FileStorage {
             to.copy_from_slice(from);
         }
         Ok(count)
+    }
+}
+
+/// What changes when a file is written to: length, and time of modification in seconds and
+/// nanoseconds.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp(u64, i64, i64);
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        Self(meta.len(), meta.mtime(), meta.mtime_nsec())
     }
 }
 
@@ -172,6 +185,10 @@ impl Storage for FileStorage {
         Some(self.identity)
     }
 
+    fn has_changed(&self) -> io::Result<bool> {
+        Ok(Stamp::of(&self.file.metadata()?) != self.stamp)
+    }
+
     fn read_unit(&self) -> u64 {
         self.unit
     }
@@ -226,6 +243,19 @@ mod tests {
         );
         assert_eq!(storage.run_at((1 << 20) + 4096).unwrap(), hole(u64::MAX));
         assert_eq!(storage.run_at(3 << 20).unwrap(), hole(u64::MAX));
+    }
+
+    #[test]
+    fn a_write_is_noticed() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1000).unwrap();
+        let mut writer = file.try_clone().unwrap();
+        let storage = FileStorage::from_file(file).unwrap();
+        assert!(!storage.has_changed().unwrap());
+        // The clock of a file system may be coarse; a longer file shows in any case.
+        writer.seek(std::io::SeekFrom::End(0)).unwrap();
+        writer.write_all(b"x").unwrap();
+        assert!(storage.has_changed().unwrap());
     }
 
     #[test]

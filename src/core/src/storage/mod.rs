@@ -56,6 +56,14 @@ pub trait Storage: ReadAt + Send + Sync {
         None
     }
 
+    /// Whether somebody has written since the storage was opened, as far as the host tells.
+    ///
+    /// # Errors
+    /// The host's.
+    fn has_changed(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Alignment and granularity of reads, in bytes, a power of two: a reader that keeps to it
     /// is served without copying.
     fn read_unit(&self) -> u64 {
