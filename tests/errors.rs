@@ -185,8 +185,8 @@ fn no_format_is_compiled_in_for_the_file() {
         eprintln!("skipped: raw takes any file");
         return;
     }
-    let line = "a.raw: not in any of the formats compiled in; see `instar formats`";
-    map(&["a.raw"]).assert_fails(line);
+    let line = "instar: a.raw: not in any of the formats compiled in (see 'instar formats')";
+    map(&["a.raw"]).assert_fails_with(&[line]);
 }
 
 /// A right magic with a broken header is an error, never a raw image.

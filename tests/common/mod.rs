@@ -13,6 +13,8 @@ pub(crate) mod qemu;
 pub(crate) mod random;
 pub(crate) mod recipe;
 pub(crate) mod rows;
+pub(crate) mod weave;
+pub(crate) mod workers;
 
 /// The formats whose features are enabled, sorted.
 pub(crate) fn enabled_formats() -> Vec<&'static str> {
