@@ -66,12 +66,13 @@ pub(crate) struct MapOptions {
     )]
     pub(crate) output: Output,
 
+    // qemu-img takes any prefix of its options: those that other options of ours share are here.
     /// First byte of the disk to map (512, 0x200, 64k, 1.5M, 2G ...)
-    #[arg(short, long, value_name = "N", default_value = "0", value_parser = parse_size, allow_hyphen_values = true)]
+    #[arg(short, long, aliases = ["s", "st"], value_name = "N", default_value = "0", value_parser = parse_size, allow_hyphen_values = true)]
     pub(crate) start_offset: u64,
 
     /// Map at most this many bytes [default: to the end]
-    #[arg(short = 'l', long, value_name = "N", value_parser = parse_size, allow_hyphen_values = true)]
+    #[arg(short = 'l', long, aliases = ["m", "ma", "max", "max-"], value_name = "N", value_parser = parse_size, allow_hyphen_values = true)]
     pub(crate) max_length: Option<u64>,
 
     /// What to do about other files that the image names (backing file, data file, extent,

@@ -1,4 +1,5 @@
 //! An image that is written to while it is read.
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,6 +12,7 @@ use pretty_assertions::assert_eq;
 /// the reader can be made to wait.
 const EXTENTS: u64 = 16_000;
 const BLOCK: u64 = 4096;
+const DATA: [u8; 4096] = [1; 4096];
 
 /// Maps a raw image that grows when the map has begun; returns status, output and messages.
 fn map_while_growing(options: &[&str]) -> (Option<i32>, String, String) {
@@ -18,7 +20,7 @@ fn map_while_growing(options: &[&str]) -> (Option<i32>, String, String) {
     let path = folder.path().join("growing.raw");
     let image = File::create(&path).unwrap();
     for extent in 0..EXTENTS {
-        image.write_all_at(&[1; BLOCK as usize], extent * 2 * BLOCK).unwrap();
+        image.write_all_at(&DATA, extent * 2 * BLOCK).unwrap();
     }
     image.sync_all().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_instar"))

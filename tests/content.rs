@@ -20,8 +20,14 @@ use common::qemu;
 /// Images whose content qemu-img reads otherwise: it ignores the parent of a VHD, takes one that
 /// lacks its first footer for raw, and leaves out some kinds of VMDK extents. The plugins' own
 /// tests check them.
-const QEMU_READS_OTHERWISE: &[&str] =
-    &["vhd-differencing*", "vhd-hostile-headless-dynamic", "vmdk-rdonly-extent", "vmdk-zero-*"];
+const QEMU_READS_OTHERWISE: &[&str] = &[
+    "vhd-differencing",
+    "vhd-differencing-2m-blocks",
+    "vhd-differencing-missing-parent",
+    "vhd-hostile-headless-dynamic",
+    "vmdk-rdonly-extent",
+    "vmdk-zero-*",
+];
 
 #[derive(Default)]
 struct Totals {

@@ -4,15 +4,18 @@
 pub(crate) mod baseline;
 pub(crate) mod binary;
 pub(crate) mod compare;
+pub(crate) mod differencing;
 pub(crate) mod divergences;
 pub(crate) mod lab;
 pub(crate) mod manifest;
+pub(crate) mod naming;
 pub(crate) mod oracle;
 pub(crate) mod polyglot;
 pub(crate) mod qemu;
 pub(crate) mod random;
 pub(crate) mod recipe;
 pub(crate) mod rows;
+pub(crate) mod trace;
 pub(crate) mod weave;
 pub(crate) mod workers;
 

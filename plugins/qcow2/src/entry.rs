@@ -33,7 +33,18 @@ pub(crate) fn is_compressed(entry: u64) -> bool {
     entry & COMPRESSED != 0
 }
 
+/// Neither compressed nor marked as zero.
+#[inline]
+pub(crate) fn is_simple(entry: u64) -> bool {
+    entry & (COMPRESSED | ZERO) == 0
+}
+
 impl Rules {
+    /// Whether an aligned offset in a simple entry is that of data, and 0 that of none.
+    pub(crate) fn is_plain(&self) -> bool {
+        !(self.has_data_file || self.encrypted || self.over_holes)
+    }
+
     /// The status of the cluster at `guest` (a cluster's start) with this standard entry.
     #[inline]
     pub(crate) fn standard(&self, entry: u64, guest: u64) -> Result<Status, Error> {

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Reference, Result, Role,
-    SECTOR, Status, Storage, TableReader, read_padded,
+    Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, Reference,
+    Result, Role, SECTOR, Status, Storage, TableReader, read_padded,
 };
 
 use crate::disk::{self, Encryption, Header};
@@ -159,39 +159,69 @@ impl ExtentSource for Qcow2Source {
 }
 
 /// Appends the clusters that these entries describe; the cursor is in the first one.
-fn standard(rules: &Rules, mut entries: &[u8], out: &mut Batch) -> Result<Flow> {
+fn standard(rules: &Rules, entries: &[u8], out: &mut Batch) -> Result<Flow> {
     let cluster = rules.cluster;
-    while let Some((bytes, rest)) = entries.split_first_chunk::<8>() {
-        let entry = u64::from_be_bytes(*bytes);
-        let inside = out.cursor() & (cluster - 1);
-        let status = rules.standard(entry, out.cursor() - inside)?;
-        let more = match status {
-            Status::Compressed => count_while(rest, entry::is_compressed),
-            // An entry without a place is repeated, one with a place moves on by a cluster.
-            Status::Absent | Status::Zero => count_while(rest, |next| next == entry),
-            _ => {
-                let mut expected = entry;
-                count_while(rest, |next| {
-                    expected = expected.wrapping_add(cluster);
-                    next == expected
-                })
+    // Only the first cluster may have to be left out in part.
+    let mut inside = out.cursor() & (cluster - 1);
+    let is_plain = rules.is_plain();
+    let mut entries = entries.chunks_exact(8).map(be64);
+    let mut next = entries.next();
+    while let Some(entry) = next {
+        let offset = entry & entry::OFFSET;
+        let mut run = cluster;
+        // What most entries are, without the questions that they do not raise.
+        let flow = if is_plain && entry::is_simple(entry) && offset & (cluster - 1) == 0 {
+            if offset == 0 {
+                next = continued(&mut entries, &mut run, cluster, entry, 0);
+                out.push(run - inside, Status::Absent)
+            } else {
+                next = continued(&mut entries, &mut run, cluster, entry, cluster);
+                out.push(run - inside, Status::Data(Place::at(offset + inside)))
             }
+        } else {
+            let status = rules.standard(entry, out.cursor() - inside)?;
+            next = match status {
+                Status::Compressed => loop {
+                    match entries.next() {
+                        Some(entry) if entry::is_compressed(entry) => run += cluster,
+                        other => break other,
+                    }
+                },
+                // An entry without a place is repeated, one with a place moves on by a cluster.
+                Status::Absent | Status::Zero => {
+                    continued(&mut entries, &mut run, cluster, entry, 0)
+                }
+                _ => continued(&mut entries, &mut run, cluster, entry, cluster),
+            };
+            out.push(run - inside, status.advanced(inside))
         };
-        // At most 2^18 clusters of 2 MiB.
-        let length = (more as u64 + 1) * cluster - inside;
-        let status = if inside == 0 { status } else { status.advanced(inside) };
-        if out.push(length, status) == Flow::Stop {
+        if flow == Flow::Stop {
             return Ok(Flow::Stop);
         }
-        entries = rest.get(more * 8..).unwrap_or_default();
+        inside = 0;
     }
     Ok(Flow::More)
 }
 
-/// How many of the first entries are in a row like this.
+/// Takes entries for as long as each is `step` more than the one before, adding a cluster to
+/// `run` for each, and returns the one behind them.
 #[inline(always)]
-fn count_while(entries: &[u8], mut alike: impl FnMut(u64) -> bool) -> usize {
-    entries.chunks_exact(8).take_while(|entry| alike(be64(entry))).count()
+fn continued(
+    entries: &mut impl Iterator<Item = u64>,
+    run: &mut u64,
+    cluster: u64,
+    entry: u64,
+    step: u64,
+) -> Option<u64> {
+    let mut expected = entry.wrapping_add(step);
+    loop {
+        match entries.next() {
+            // At most 2^18 clusters of 2 MiB.
+            Some(entry) if entry == expected => *run += cluster,
+            other => return other,
+        }
+        expected = expected.wrapping_add(step);
+    }
 }
 
 /// The same for extended entries.

@@ -165,7 +165,7 @@ mod tests {
             let mut out = Batch::default();
             out.ask(inside, 4096);
             let _: Flow = sectors(&bitmap, 8, blocks, inside, &mut out);
-            out.extents().iter().map(|e| (e.length, e.status)).collect::<Vec<_>>()
+            out.extents().iter().map(|e| (e.length, e.status())).collect::<Vec<_>>()
         };
         let base = 8 * 512 + 512;
         assert_eq!(

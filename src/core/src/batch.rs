@@ -1,5 +1,6 @@
 //! Extents as a format hands them over: lengths with a status, in order, without gaps.
 
+use crate::rows::Columns;
 use crate::{Place, Status};
 
 /// How many extents a [`Batch`] holds unless told otherwise.
@@ -17,33 +18,23 @@ pub enum Flow {
 }
 
 /// A run of equal status.
+// The columns are worked out when the extent is made, where the status is mostly a constant, and
+// not again for the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// Length in bytes, never 0.
     pub length: u64,
-    /// What the layer says about it.
-    pub status: Status,
+    /// The place; 0 if there is none.
+    pub(crate) offset: u64,
+    pub(crate) file: u32,
+    pub(crate) columns: Columns,
 }
 
 impl Extent {
-    /// Whether what follows directly, with this status, is part of the same extent.
+    /// What the layer says about it.
     #[inline]
-    fn is_continued_by(&self, next: Status) -> bool {
-        let follows = |place: Place, next: Place| {
-            place.file == next.file && place.offset.wrapping_add(self.length) == next.offset
-        };
-        match (self.status, next) {
-            (Status::Data(a), Status::Data(b))
-            | (Status::DataOverHoles(a), Status::DataOverHoles(b))
-            | (Status::DataInHole(a), Status::DataInHole(b))
-            | (Status::ZeroAt(a), Status::ZeroAt(b))
-            | (Status::AbsentAt(a), Status::AbsentAt(b)) => follows(a, b),
-            (Status::Opaque, Status::Opaque)
-            | (Status::Compressed, Status::Compressed)
-            | (Status::Zero, Status::Zero)
-            | (Status::Absent, Status::Absent) => true,
-            _ => false,
-        }
+    pub fn status(&self) -> Status {
+        self.columns.status(Place::in_file(self.file, self.offset))
     }
 }
 
@@ -117,26 +108,27 @@ impl Batch {
     // Called for every run of every table: the status is best known where it is called.
     #[inline(always)]
     pub fn push(&mut self, length: u64, status: Status) -> Flow {
-        let room = self.end.saturating_sub(self.cursor);
-        if room == 0 {
-            return Flow::Stop;
-        }
+        let room = self.end - self.cursor;
         let length = length.min(room);
         if length == 0 {
-            return Flow::More;
+            return if room == 0 { Flow::Stop } else { Flow::More };
         }
+        let (columns, place) = Columns::of(status);
+        let continues = |last: &Extent| {
+            let next = last.columns.advanced(last.offset, last.length);
+            last.columns == columns && last.file == place.file && next == place.offset
+        };
         match self.extents.last_mut() {
-            Some(last) if last.is_continued_by(status) => {
-                last.length = last.length.saturating_add(length);
-            }
+            Some(last) if continues(last) => last.length += length,
             _ => {
                 if self.extents.len() >= self.capacity {
                     return Flow::Stop;
                 }
-                self.extents.push(Extent { length, status });
+                let Place { offset, file } = place;
+                self.extents.push(Extent { length, offset, file, columns });
             }
         }
-        self.cursor = self.cursor.saturating_add(length);
+        self.cursor += length;
         if length == room { Flow::Stop } else { Flow::More }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::rows::{Rows, columns};
+use crate::rows::{Columns, Rows};
 use crate::{
     Batch, Context, Error, ErrorKind, ExtentSource, Limits, Place, Result, Row, RunKind, SECTOR,
     Status, Storage,
@@ -107,7 +107,7 @@ impl Layer {
         let Some(extent) = self.batch.extents().get(self.index) else {
             return Err(self.broken("has no extent"));
         };
-        let status = extent.status.advanced(at - self.extent_start);
+        let status = extent.status().advanced(at - self.extent_start);
         match status {
             Status::DataOverHoles(place) => self.over_holes(place, at),
             other => Ok((other, self.extent_end)),
@@ -141,44 +141,38 @@ impl Layer {
     fn plain_rows(
         &mut self,
         at: u64,
-        end: u64,
         is_last: bool,
         rows: &mut Rows,
         context: &Context,
     ) -> Result<u64> {
-        let mut at = at;
         if at < self.extent_start || at >= self.batch.cursor() {
             return Ok(at);
         }
-        let (mut index, mut start) = (self.index, self.extent_start);
-        for extent in self.batch.extents().get(index..).unwrap_or_default() {
-            let extent_end = start.saturating_add(extent.length);
-            if at < extent_end {
-                let is_plain = match extent.status {
-                    Status::DataOverHoles(_) => false,
-                    Status::Absent | Status::AbsentAt(_) => is_last,
-                    _ => true,
-                };
-                if !is_plain || !rows.has_room() || at >= end {
+        let mut start = self.extent_start;
+        let mut taken = 0;
+        // The question of the batch did not go beyond `end`, so only the first extent can be cut.
+        let known = self.batch.extents().get(self.index..).unwrap_or_default();
+        for extent in known.iter().take(rows.room()) {
+            let stop = start.saturating_add(extent.length);
+            if at < stop {
+                if extent.columns.is_over_holes() || (extent.columns.is_absent() && !is_last) {
                     break;
                 }
-                let skipped = at - start;
-                let status =
-                    if skipped == 0 { extent.status } else { extent.status.advanced(skipped) };
-                let stop = extent_end.min(end);
-                rows.append(self.row(at, stop - at, 0, status, context)?);
-                at = stop;
+                let from = start.max(at);
+                let place = Place {
+                    offset: extent.columns.advanced(extent.offset, from - start),
+                    file: extent.file,
+                };
+                rows.append(self.row(from, stop - from, 0, extent.columns, place, context)?);
             }
-            // The last one stays the current one, as `piece` has it.
-            if index + 1 < self.batch.extents().len() {
-                index += 1;
-                start = extent_end;
-            }
+            start = stop;
+            taken += 1;
         }
-        let length = self.batch.extents().get(index).map_or(0, |extent| extent.length);
-        (self.index, self.extent_start) = (index, start);
+        self.index += taken;
+        self.extent_start = start;
+        let length = self.batch.extents().get(self.index).map_or(0, |extent| extent.length);
         self.extent_end = start.saturating_add(length);
-        Ok(at)
+        Ok(start.max(at))
     }
 
     /// The row of a range in which this layer, at this depth, decides.
@@ -188,10 +182,11 @@ impl Layer {
         start: u64,
         length: u64,
         depth: u32,
-        status: Status,
+        columns: Columns,
+        place: Place,
         context: &Context,
     ) -> Result<Row> {
-        let (flags, place) = columns(status);
+        let flags = columns.flags();
         let mut number = 0;
         if flags.has_offset() {
             let file = usize::try_from(place.file).ok().and_then(|file| self.files.get(file));
@@ -339,10 +334,10 @@ impl Chain {
     /// What the layer met that had to answer for the byte behind the rows appended.
     pub(crate) fn fill(&mut self, at: u64, end: u64, rows: &mut Rows) -> Result<u64> {
         let mut at = at;
-        while at < end && rows.has_room() {
+        while at < end && rows.room() > 0 {
             let is_last = self.layers.len() == 1;
             if let Some(top) = self.layers.first_mut() {
-                let reached = top.plain_rows(at, end, is_last, rows, &self.context)?;
+                let reached = top.plain_rows(at, is_last, rows, &self.context)?;
                 if reached > at {
                     at = reached;
                     continue;
@@ -368,7 +363,9 @@ impl Chain {
                     depth += 1;
                 }
                 _ => {
-                    rows.append(layer.row(at, limit - at, depth, status, &self.context)?);
+                    let (columns, place) = Columns::of(status);
+                    let context = &self.context;
+                    rows.append(layer.row(at, limit - at, depth, columns, place, context)?);
                     return Ok(limit);
                 }
             }

@@ -79,8 +79,8 @@ impl Detection {
         if best == Confidence::No {
             return Err(Error::new(
                 ErrorKind::WrongFormat,
-                "not in any of the formats compiled in (see 'instar formats'); --format raw maps the \
-                 file's own bytes",
+                "not in any of the formats compiled in (see 'instar formats'); --format NAME maps it \
+                 as if it were in one",
             ));
         }
         let claims: Vec<&Entry> =

@@ -23,7 +23,7 @@ impl Flags {
     /// The columns for a status.
     #[inline]
     pub fn of(status: Status) -> Self {
-        columns(status).0
+        Columns::of(status).0.flags()
     }
 
     /// The flags with these bits; others are ignored.
@@ -93,26 +93,75 @@ impl Flags {
     }
 }
 
-/// The columns for a status, and its place if it has one: the only code where the one becomes the
-/// other.
-#[inline]
-pub(crate) fn columns(status: Status) -> (Flags, Place) {
-    let nowhere = Place::at(0);
-    let (bits, place) = match status {
-        Status::Data(place) | Status::DataOverHoles(place) => {
-            (Flags::PRESENT | Flags::DATA | Flags::OFFSET, place)
+/// A status without its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Columns(u8);
+
+impl Columns {
+    /// Holes of the host are to be looked for.
+    const OVER_HOLES: u8 = 32;
+
+    /// The columns for a status, and its place, if it has one, else 0: the only code where the
+    /// one becomes the other.
+    #[inline(always)]
+    pub(crate) fn of(status: Status) -> (Self, Place) {
+        let nowhere = Place::at(0);
+        let data = Flags::PRESENT | Flags::DATA;
+        let (bits, place) = match status {
+            Status::Data(place) => (data | Flags::OFFSET, place),
+            Status::DataOverHoles(place) => (data | Flags::OFFSET | Self::OVER_HOLES, place),
+            Status::DataInHole(place) => (data | Flags::ZERO | Flags::OFFSET, place),
+            Status::Opaque => (data, nowhere),
+            Status::Compressed => (data | Flags::COMPRESSED, nowhere),
+            Status::Zero => (Flags::PRESENT | Flags::ZERO, nowhere),
+            Status::ZeroAt(place) => (Flags::PRESENT | Flags::ZERO | Flags::OFFSET, place),
+            Status::Absent => (Flags::ZERO, nowhere),
+            Status::AbsentAt(place) => (Flags::ZERO | Flags::OFFSET, place),
+        };
+        (Self(bits), place)
+    }
+
+    /// The status that has these columns and this place.
+    #[inline]
+    pub(crate) fn status(self, place: Place) -> Status {
+        let flags = self.flags();
+        match (flags.present(), flags.zero(), flags.data(), flags.has_offset()) {
+            _ if self.is_over_holes() => Status::DataOverHoles(place),
+            (_, false, _, true) => Status::Data(place),
+            (_, true, true, _) => Status::DataInHole(place),
+            (_, false, _, false) if flags.compressed() => Status::Compressed,
+            (_, false, _, false) => Status::Opaque,
+            (true, true, false, false) => Status::Zero,
+            (true, true, false, true) => Status::ZeroAt(place),
+            (false, true, false, false) => Status::Absent,
+            (false, true, false, true) => Status::AbsentAt(place),
         }
-        Status::DataInHole(place) => {
-            (Flags::PRESENT | Flags::ZERO | Flags::DATA | Flags::OFFSET, place)
-        }
-        Status::Opaque => (Flags::PRESENT | Flags::DATA, nowhere),
-        Status::Compressed => (Flags::PRESENT | Flags::DATA | Flags::COMPRESSED, nowhere),
-        Status::Zero => (Flags::PRESENT | Flags::ZERO, nowhere),
-        Status::ZeroAt(place) => (Flags::PRESENT | Flags::ZERO | Flags::OFFSET, place),
-        Status::Absent => (Flags::ZERO, nowhere),
-        Status::AbsentAt(place) => (Flags::ZERO | Flags::OFFSET, place),
-    };
-    (Flags(bits), place)
+    }
+
+    /// qemu's columns.
+    #[inline]
+    pub(crate) fn flags(self) -> Flags {
+        Flags(self.0 & !Self::OVER_HOLES)
+    }
+
+    /// Whether holes of the host are to be looked for.
+    #[inline]
+    pub(crate) fn is_over_holes(self) -> bool {
+        self.0 & Self::OVER_HOLES != 0
+    }
+
+    /// Whether the layer below decides.
+    #[inline]
+    pub(crate) fn is_absent(self) -> bool {
+        self.0 & Flags::PRESENT == 0
+    }
+
+    /// The offset `by` bytes further on; 0 without a place.
+    #[inline(always)]
+    pub(crate) fn advanced(self, offset: u64, by: u64) -> u64 {
+        // Wrapping: a place near 2^64 is nonsense from a hostile image, printed as such.
+        if self.0 & Flags::OFFSET != 0 { offset.wrapping_add(by) } else { 0 }
+    }
 }
 
 /// One row of the map.
@@ -178,10 +227,10 @@ impl Rows {
         }
     }
 
-    /// Whether there is room for another row.
+    /// How many rows there is room for.
     #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        self.list.len() <= ROWS
+    pub(crate) fn room(&self) -> usize {
+        (ROWS + 1).saturating_sub(self.list.len())
     }
 
     /// Forgets all rows but the last, which may still grow.
@@ -240,7 +289,7 @@ impl RowReader {
             self.rows.keep_last();
         }
         self.given = 0;
-        while self.at < self.end && self.rows.has_room() {
+        while self.at < self.end && self.rows.room() > 0 {
             match self.chain.fill(self.at, self.end, &mut self.rows) {
                 Ok(at) => self.at = at,
                 Err(error) => {

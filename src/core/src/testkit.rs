@@ -66,7 +66,7 @@ pub fn probe(format: &dyn ImageFormat, storage: &dyn Storage) -> Confidence {
 pub fn extents(source: &mut dyn ExtentSource) -> Result<Vec<(u64, Status)>> {
     let size = source.virtual_size();
     let list = scan(source, 0, size, 4096)?;
-    Ok(list.into_iter().map(|extent| (extent.length, extent.status)).collect())
+    Ok(list.into_iter().map(|extent| (extent.length, extent.status())).collect())
 }
 
 /// Checks a source opened by `open` against the laws: tiling, the same answer for any batch
@@ -162,7 +162,7 @@ fn scan(
         source.extents(&mut batch)?;
         assert!(batch.cursor() > merged.cursor(), "progress at {}", merged.cursor());
         for extent in batch.extents() {
-            let _: Flow = merged.push(extent.length, extent.status);
+            let _: Flow = merged.push(extent.length, extent.status());
         }
     }
     Ok(merged.extents().to_vec())
@@ -181,7 +181,7 @@ fn part(list: &[Extent], start: u64, end: u64) -> Vec<Extent> {
         let next = at + extent.length;
         let (from, to) = (at.max(start), next.min(end));
         if from < to {
-            let _: Flow = out.push(to - from, extent.status.advanced(from - at));
+            let _: Flow = out.push(to - from, extent.status().advanced(from - at));
         }
         at = next;
     }
@@ -206,7 +206,7 @@ fn cuts(list: &[Extent], size: u64) -> Vec<(u64, u64)> {
 }
 
 fn check_place(source: &dyn ExtentSource, extent: &Extent) {
-    let (Status::Data(place) | Status::DataOverHoles(place)) = extent.status else {
+    let (Status::Data(place) | Status::DataOverHoles(place)) = extent.status() else {
         return;
     };
     let index = usize::try_from(place.file).expect("a file number");

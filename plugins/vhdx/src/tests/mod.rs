@@ -263,7 +263,7 @@ fn a_disk_of_alternating_sectors_is_walked_in_bounded_batches() {
     batch.ask(100, 2 * MIB);
     source.extents(&mut batch).unwrap();
     assert_eq!(
-        batch.extents().first().map(|e| (e.length, e.status)),
+        batch.extents().first().map(|e| (e.length, e.status())),
         Some((412, data(5 * MIB + 100)))
     );
     assert_eq!(batch.push(1, Status::Zero), Flow::Stop);
