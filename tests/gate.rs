@@ -9,6 +9,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pretty_assertions::assert_eq;
@@ -307,6 +308,7 @@ fn hostile_names() {
 #[test]
 fn circles_end_at_once() {
     if !common::enabled("qcow2") {
+        eprintln!("skipped: circles: needs the format qcow2");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -334,6 +336,7 @@ fn circles_end_at_once() {
 #[test]
 fn allowed_folders_and_nothing_else() {
     if !common::enabled("qcow2") || !common::enabled("raw") {
+        eprintln!("skipped: allowed folders: needs the formats qcow2 and raw");
         return;
     }
     let with_trace = trace::available();
@@ -404,9 +407,17 @@ fn allowed_folders_and_nothing_else() {
 /// How often the program runs while files are swapped beneath it.
 const SWAPPED_RUNS: usize = 150;
 
+/// Says so when the work is over, be it by a failed assertion.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Swaps `name` between `choices` until the work is done; returns how often.
 fn swapping(name: &Path, choices: &[PathBuf], work: impl FnOnce()) -> usize {
-    use std::sync::atomic::{AtomicBool, Ordering};
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let swapper = scope.spawn(|| {
@@ -422,8 +433,10 @@ fn swapping(name: &Path, choices: &[PathBuf], work: impl FnOnce()) -> usize {
             }
             swaps
         });
-        work();
-        done.store(true, Ordering::Relaxed);
+        {
+            let _end = Ended(&done);
+            work();
+        }
         swapper.join().unwrap()
     })
 }
@@ -432,6 +445,7 @@ fn swapping(name: &Path, choices: &[PathBuf], work: impl FnOnce()) -> usize {
 #[test]
 fn swapped_files() {
     if !common::enabled("qcow2") || !common::enabled("raw") {
+        eprintln!("skipped: swapped files: needs the formats qcow2 and raw");
         return;
     }
     let root = tempfile::tempdir().unwrap();

@@ -199,6 +199,7 @@ fn agrees_with_the_other_outputs() {
 #[test]
 fn description_of_a_chain() {
     if !enabled("qcow2") || !enabled("raw") {
+        eprintln!("skipped: description of a chain: needs the formats qcow2 and raw");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

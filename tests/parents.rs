@@ -273,7 +273,7 @@ fn bitmaps_of_every_alignment() {
         }
     }
     eprintln!("{} bitmaps of VHD and of VHDX: {compared:?}", bitmaps.len());
-    assert!(bitmaps.len() > 30 && compared.rows > 20_000, "{compared:?}");
+    assert!(bitmaps.len() > 30 && compared.rows > 5_000, "{compared:?}");
 }
 
 /// A footer, of which there are two, with another identifier.
@@ -314,6 +314,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 #[test]
 fn another_parent_is_an_error() {
     if !all_enabled() {
+        eprintln!("skipped: another parent: not every format is compiled in");
         return;
     }
     const OTHER: [u8; 16] = [0xab; 16];

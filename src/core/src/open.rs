@@ -64,11 +64,18 @@ fn below(
 ) -> Result<Below> {
     let Some(found) = context.opener.backing(location, backing)? else { return Ok((None, None)) };
     let format = match &backing.format {
-        Some(name) => Some(registry.find(name)?),
+        Some(name) => Some(registry.find(name).map_err(|error| {
+            let below = found.location.path().as_os_str();
+            let text = format!("its backing file {below:?}: {error}; {IGNORE_HINT}");
+            Error::new(error.kind(), text)
+        })?),
         None => None,
     };
     Ok((Some(found), format))
 }
+
+/// What always remains to be done about a chain that cannot be followed.
+const IGNORE_HINT: &str = "--external=ignore maps this file alone";
 
 fn check_identity(wanted: &[[u8; 16]], source: &dyn ExtentSource) -> Result<()> {
     let found = source.identifier();
@@ -112,7 +119,7 @@ impl Trail {
         if again {
             return Err(Error::new(
                 ErrorKind::External,
-                format!("the images name each other in a circle: {}", self.shown()),
+                format!("the images name each other in a circle: {}; {IGNORE_HINT}", self.shown()),
             ));
         }
         let below = self.seen.len() as u64 - 1;
