@@ -22,40 +22,7 @@ use common::oracle::{Failure, Subject};
 use common::qemu::{self, words};
 use common::random::{Choices, Plan};
 use common::recipe::{FORMATS, Recipe};
-
-/// Runs `work` for every number below `count` on all processors; returns what went wrong.
-fn in_parallel(count: usize, work: impl Fn(usize) -> Result<(), String> + Sync) -> Vec<String> {
-    let next = AtomicUsize::new(0);
-    let failures = Mutex::new(Vec::new());
-    // Programs wait for disks most of the time.
-    let workers = 2 * std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count {
-                        break;
-                    }
-                    if let Err(failure) = work(number) {
-                        failures.lock().unwrap().push(failure);
-                    }
-                }
-            });
-        }
-    });
-    failures.into_inner().unwrap()
-}
-
-fn report(failures: &[String], tried: usize) {
-    let shown = failures.iter().take(5).cloned().collect::<Vec<_>>();
-    assert!(
-        failures.is_empty(),
-        "{} of {tried} differ; the first:\n\n{}",
-        failures.len(),
-        shown.join("\n\n")
-    );
-}
+use common::workers::{in_parallel, report};
 
 #[test]
 fn images_of_the_manifest() {
@@ -68,8 +35,7 @@ fn images_of_the_manifest() {
         .filter(|entry| !entry.skipped_in(&version))
         .collect();
     let compared = AtomicUsize::new(0);
-    let failures = in_parallel(entries.len(), |number| {
-        let entry = entries[number];
+    let failures = in_parallel(&entries, |entry| {
         let Ok(folder) = lab.unpack(entry) else {
             return Ok(());
         };
@@ -113,8 +79,8 @@ fn random_images() {
         Some(case) => vec![case],
         None => (0..plan.cases).collect(),
     };
-    let failures = in_parallel(numbers.len(), |index| {
-        let case = numbers[index];
+    let failures = in_parallel(&numbers, |case| {
+        let case = *case;
         let mut choose = plan.choices(case);
         let format = formats[case % formats.len()];
         let may_follow = can_follow() && enabled("raw") && enabled("qcow2");
