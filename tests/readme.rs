@@ -8,7 +8,7 @@ use std::path::Path;
 use pretty_assertions::assert_eq;
 
 use common::all_enabled;
-use common::binary::instar;
+use common::binary::instar as run_instar;
 
 /// A command as the README shows it, and what it prints.
 struct Shown {
@@ -53,9 +53,26 @@ fn commands_print_what_the_readme_shows() {
             .or_else(|| command.strip_prefix("instar "))
             .unwrap_or_else(|| panic!("a command of another program: {command}"));
         let args: Vec<&str> = ours.split_whitespace().collect();
-        let done = instar(here, &args);
+        let done = run_instar(here, &args);
         assert_eq!(format!("{}{}", done.text(), done.stderr), *output, "{command}");
         run += 1;
     }
     assert!(run >= 2, "{run} commands in the README");
+}
+
+/// The table of formats and what is compiled in are the same list.
+#[test]
+fn the_table_lists_the_formats() {
+    if !all_enabled() {
+        eprintln!("skipped: not all formats are compiled in");
+        return;
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let rows = text.lines().skip_while(|line| *line != "| Format | Covers |").skip(2);
+    let listed: Vec<&str> =
+        rows.map_while(|row| row.strip_prefix("| ")?.split(" | ").next()).collect();
+    let registry = instar::registry().unwrap();
+    let compiled: Vec<&str> = registry.entries().iter().map(|entry| entry.format.name()).collect();
+    assert_eq!(listed, compiled);
 }
