@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::binary::{Run, instar};
+use super::differencing::padded;
 use super::lab::data_runs;
 use super::qemu::{qemu_img, words};
 use super::rows::{HumanRow, JsonRow, check_tiling, human_rows, json_rows};
@@ -295,9 +295,9 @@ fn first_difference(guest: &File, at: u64, file: Option<(&File, u64)>, length: u
     let mut done = 0;
     while done < length {
         let count = CHUNK.min(length - done);
-        let theirs = bytes(guest, at + done, count);
+        let theirs = padded(guest, at + done, count);
         let ours = match file {
-            Some((file, offset)) => bytes(file, offset + done, count),
+            Some((file, offset)) => padded(file, offset + done, count),
             None => vec![0; theirs.len()],
         };
         if theirs != ours {
@@ -307,16 +307,4 @@ fn first_difference(guest: &File, at: u64, file: Option<(&File, u64)>, length: u
         done += count;
     }
     None
-}
-
-fn bytes(file: &File, at: u64, count: u64) -> Vec<u8> {
-    let mut buffer = vec![0; usize::try_from(count).expect("a chunk")];
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, at + filled as u64).expect("a readable file") {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    buffer
 }
