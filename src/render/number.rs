@@ -11,13 +11,14 @@ const EIGHT_DIGITS: u64 = 100_000_000;
 pub(crate) struct Decimal {
     high: u64,
     text: [u8; 12],
-    length: usize,
+    // Narrow, so that the compiler knows that what follows has room.
+    length: u8,
 }
 
 impl Decimal {
     /// Puts the digits of `value` at the start of `out` and returns how many they are.
     #[inline(always)]
-    pub(crate) fn write(&mut self, value: u64, out: &mut [u8; MAX_DECIMAL]) -> usize {
+    pub(crate) fn write(&mut self, value: u64, out: &mut [u8; MAX_DECIMAL]) -> u8 {
         let high = value / EIGHT_DIGITS;
         let low = eight(value % EIGHT_DIGITS);
         if high == 0 {
@@ -33,10 +34,13 @@ impl Decimal {
         if let Some(front) = out.first_chunk_mut() {
             *front = self.text;
         }
-        if let Some(back) = out.get_mut(self.length..).and_then(|rest| rest.first_chunk_mut()) {
+        let length = self.length.min(12);
+        if let Some(back) =
+            out.get_mut(usize::from(length)..).and_then(|rest| rest.first_chunk_mut())
+        {
             *back = low;
         }
-        self.length + 8
+        length + 8
     }
 
     #[inline]
@@ -56,7 +60,8 @@ impl Decimal {
     #[cold]
     fn remember_long(&mut self, high: u64) {
         let text = high.to_string();
-        self.length = text.len();
+        // At most 12.
+        self.length = u8::try_from(text.len()).unwrap_or(0);
         for (to, from) in self.text.iter_mut().zip(text.bytes()) {
             *to = from;
         }
@@ -65,11 +70,12 @@ impl Decimal {
 
 /// Eight digits with their leading zeros moved out, and how many are left; at least one.
 #[inline]
-fn shortened(digits: [u8; 8]) -> ([u8; 8], usize) {
+fn shortened(digits: [u8; 8]) -> ([u8; 8], u8) {
     // The first digit is the least significant byte.
     let word = u64::from_le_bytes(digits);
     let zeros = ((word ^ u64::from_le_bytes([b'0'; 8])).trailing_zeros() / 8).min(7);
-    ((word >> (8 * zeros)).to_le_bytes(), 8 - zeros as usize)
+    // Below 8, so it is the first byte alone.
+    ((word >> (8 * zeros)).to_le_bytes(), 8 - zeros.to_le_bytes()[0])
 }
 
 /// The text of 0 to 9999, four digits each.
@@ -116,7 +122,7 @@ mod tests {
         let mut count = 0;
         let mut check = |value: u64| {
             let mut out = [b'x'; MAX_DECIMAL];
-            let length = decimal.write(value, &mut out);
+            let length = usize::from(decimal.write(value, &mut out));
             assert_eq!(std::str::from_utf8(&out[..length]).unwrap(), value.to_string());
             count += 1;
         };

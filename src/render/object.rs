@@ -7,14 +7,17 @@ use super::number::{Decimal, MAX_DECIMAL};
 /// What every object starts with.
 pub(crate) const OPENING: &[u8; 11] = b"{ \"start\": ";
 
-/// Room for the longest object with what may be around it: five numbers and 220 bytes of keys.
-pub(crate) const MAX_OBJECT: usize = 384;
+/// Room for the longest object with what may be around it. Far more than the five numbers and
+/// 220 bytes of keys that there can be: lengths are counted in bytes (`u8`), so the compiler sees
+/// that three pieces and a short text always fit.
+pub(crate) const MAX_OBJECT: usize = 1024;
 
-/// Room for what stands between the digits of start and offset. Copied whole and then cut, in two
-/// halves: a copy of constant length is a few instructions, of variable length (or of more than
-/// 128 bytes) a call.
-const MIDDLE: usize = 2 * HALF;
-const HALF: usize = 80;
+/// Room for what stands between the digits of start and offset. Nearly always the first part is
+/// all of it, and is copied whole and then cut: a copy of constant length is a few
+/// instructions, of variable length (or of more than 128 bytes) a call.
+const MIDDLE: usize = FIRST + REST;
+const FIRST: usize = 112;
+const REST: usize = 96;
 
 /// Room for the keys that do not change from row to row with the same flags.
 const KEYS: usize = 96;
@@ -22,7 +25,7 @@ const KEYS: usize = 96;
 /// Writes objects of one shape.
 pub(crate) struct Objects {
     /// By [`Flags::bits`].
-    middles: Vec<Middle>,
+    middles: Box<[Middle; Flags::VALUES]>,
     start: Decimal,
     offset: Decimal,
 }
@@ -32,17 +35,18 @@ pub(crate) struct Objects {
 struct Middle {
     length: u64,
     depth: u32,
+    used: u8,
+    keys_used: u8,
     text: [u8; MIDDLE],
-    used: usize,
     keys: [u8; KEYS],
-    keys_used: usize,
 }
 
 impl Objects {
     pub(crate) fn new(shape: Shape) -> Self {
-        let middle = |bits| Middle::new(Flags::from_bits(bits), shape);
+        // An index of an array of 32 is below 256.
+        let flags = |index: usize| Flags::from_bits(index.to_le_bytes()[0]);
         Self {
-            middles: (0..).take(Flags::VALUES).map(middle).collect(),
+            middles: Box::new(std::array::from_fn(|index| Middle::new(flags(index), shape))),
             start: Decimal::default(),
             offset: Decimal::default(),
         }
@@ -50,20 +54,21 @@ impl Objects {
 
     /// Puts the object behind [`OPENING`] without its closing brace at the start of `room` and
     /// returns where it ends.
-    #[inline]
+    // A call for each of millions of rows would be a tenth of the time.
+    #[inline(always)]
     pub(crate) fn put(&mut self, room: &mut [u8; MAX_OBJECT], row: &Row) -> usize {
         let mut at = number(room, 0, &mut self.start, row.start);
         if let Some(middle) = self.middles.get_mut(usize::from(row.flags.bits())) {
-            if middle.length != row.length || middle.depth != row.depth || middle.used == 0 {
+            if middle.length != row.length || middle.depth != row.depth {
                 middle.render(row.length, row.depth);
             }
-            if let (Some(first), Some(second)) =
-                (middle.text.first_chunk::<HALF>(), middle.text.last_chunk::<HALF>())
-            {
+            if let Some((first, rest)) = middle.text.split_first_chunk::<FIRST>() {
                 put(room, at, first);
-                put(room, at + HALF, second);
+                if usize::from(middle.used) > FIRST {
+                    put(room, at + FIRST, rest.first_chunk::<REST>().unwrap_or(&[0; REST]));
+                }
             }
-            at += middle.used;
+            at += usize::from(middle.used);
         }
         if row.flags.has_offset() {
             at = number(room, at, &mut self.offset, row.offset);
@@ -89,8 +94,10 @@ impl Middle {
         for (to, from) in keys.iter_mut().zip(text.bytes()) {
             *to = from;
         }
-        let keys_used = text.len();
-        Self { length: 0, depth: 0, text: [0; MIDDLE], used: 0, keys, keys_used }
+        let keys_used = u8::try_from(text.len()).unwrap_or(0);
+        let mut middle = Self { length: 0, depth: 0, used: 0, keys_used, text: [0; MIDDLE], keys };
+        middle.render(0, 0);
+        middle
     }
 
     #[inline]
@@ -100,12 +107,13 @@ impl Middle {
         at = put(&mut self.text, at, b", \"depth\": ");
         at = number(&mut self.text, at, &mut Decimal::default(), depth.into());
         put(&mut self.text, at, &self.keys);
-        (self.length, self.depth, self.used) = (length, depth, at + self.keys_used);
+        let used = u8::try_from(at).unwrap_or(0).saturating_add(self.keys_used);
+        (self.length, self.depth, self.used) = (length, depth, used);
     }
 }
 
 /// Copies `text` to `room[at..]` and returns where it ends.
-#[inline]
+#[inline(always)]
 pub(crate) fn put<const R: usize, const N: usize>(
     room: &mut [u8; R],
     at: usize,
@@ -126,7 +134,7 @@ fn number<const R: usize>(
     value: u64,
 ) -> usize {
     match room.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<MAX_DECIMAL>()) {
-        Some(to) => at + decimal.write(value, to),
+        Some(to) => at + usize::from(decimal.write(value, to)),
         None => at,
     }
 }
@@ -148,7 +156,8 @@ mod tests {
         };
         let mut objects = Objects::new(Shape::WithCompressed);
         objects.put(&mut [0; MAX_OBJECT], &row);
-        let Middle { used, keys_used, .. } = objects.middles[usize::from(row.flags.bits())];
+        let middle = &objects.middles[usize::from(row.flags.bits())];
+        let (used, keys_used) = (usize::from(middle.used), usize::from(middle.keys_used));
         assert!(keys_used > 70 && keys_used <= KEYS, "{keys_used}");
         // The keys are copied whole too.
         assert!(used > 120 && used - keys_used + KEYS <= MIDDLE, "{used}");
@@ -164,7 +173,7 @@ mod tests {
             let end = objects.put(&mut room, &row);
             String::from_utf8(room[..end].to_vec()).unwrap()
         };
-        for (length, depth) in [(5, 0), (5, 1), (6, 1), (6, 1), (0, 0), (5, 0)] {
+        for (length, depth) in [(5, 0), (5, 1), (6, 1), (6, 1), (0, 0), (5, 0), (u64::MAX, 9)] {
             let start = format!("1, \"length\": {length}, \"depth\": {depth}, ");
             assert!(text(length, depth).starts_with(&start));
         }

@@ -33,16 +33,14 @@ pub(crate) fn is_compressed(entry: u64) -> bool {
     entry & COMPRESSED != 0
 }
 
-/// Neither compressed nor marked as zero.
-#[inline]
-pub(crate) fn is_simple(entry: u64) -> bool {
-    entry & (COMPRESSED | ZERO) == 0
-}
-
 impl Rules {
-    /// Whether an aligned offset in a simple entry is that of data, and 0 that of none.
-    pub(crate) fn is_plain(&self) -> bool {
-        !(self.has_data_file || self.encrypted || self.over_holes)
+    /// The bits of a standard entry that, if one is set, make it more than "data at this offset,
+    /// or absent for offset 0".
+    pub(crate) fn unusual(&self) -> u64 {
+        match self.has_data_file || self.encrypted {
+            true => !0,
+            false => COMPRESSED | ZERO | (OFFSET & (self.cluster - 1)),
+        }
     }
 
     /// The status of the cluster at `guest` (a cluster's start) with this standard entry.

@@ -159,69 +159,87 @@ impl ExtentSource for Qcow2Source {
 }
 
 /// Appends the clusters that these entries describe; the cursor is in the first one.
-fn standard(rules: &Rules, entries: &[u8], out: &mut Batch) -> Result<Flow> {
+fn standard(rules: &Rules, mut entries: &[u8], out: &mut Batch) -> Result<Flow> {
     let cluster = rules.cluster;
-    // Only the first cluster may have to be left out in part.
-    let mut inside = out.cursor() & (cluster - 1);
-    let is_plain = rules.is_plain();
-    let mut entries = entries.chunks_exact(8).map(be64);
-    let mut next = entries.next();
-    while let Some(entry) = next {
-        let offset = entry & entry::OFFSET;
-        let mut run = cluster;
-        // What most entries are, without the questions that they do not raise.
-        let flow = if is_plain && entry::is_simple(entry) && offset & (cluster - 1) == 0 {
-            if offset == 0 {
-                next = continued(&mut entries, &mut run, cluster, entry, 0);
-                out.push(run - inside, Status::Absent)
-            } else {
-                next = continued(&mut entries, &mut run, cluster, entry, cluster);
-                out.push(run - inside, Status::Data(Place::at(offset + inside)))
+    loop {
+        match plain(rules, &mut entries, out) {
+            Flow::More if !entries.is_empty() => {}
+            flow => return Ok(flow),
+        }
+        // Only of the first cluster a part may be in front of the cursor.
+        let inside = out.cursor() & (cluster - 1);
+        let entry = be64(entries);
+        let status = rules.standard(entry, out.cursor() - inside)?;
+        let count = match status {
+            Status::Compressed => {
+                entries.chunks_exact(8).take_while(|next| entry::is_compressed(be64(next))).count()
             }
-        } else {
-            let status = rules.standard(entry, out.cursor() - inside)?;
-            next = match status {
-                Status::Compressed => loop {
-                    match entries.next() {
-                        Some(entry) if entry::is_compressed(entry) => run += cluster,
-                        other => break other,
-                    }
-                },
-                // An entry without a place is repeated, one with a place moves on by a cluster.
-                Status::Absent | Status::Zero => {
-                    continued(&mut entries, &mut run, cluster, entry, 0)
-                }
-                _ => continued(&mut entries, &mut run, cluster, entry, cluster),
-            };
-            out.push(run - inside, status.advanced(inside))
+            // An entry without a place is repeated, one with a place moves on by a cluster.
+            Status::Absent | Status::Zero => continued(entries, entry, 0),
+            _ => continued(entries, entry, cluster),
+        };
+        if out.push(count as u64 * cluster - inside, status.advanced(inside)) == Flow::Stop {
+            return Ok(Flow::Stop);
+        }
+        entries = entries.get(count * 8..).unwrap_or_default();
+    }
+}
+
+/// Appends what most entries are, without the questions that they do not raise: as many as there
+/// are in front of one that is something else, if they find room. Takes them from `entries`.
+// By itself, so that what the loop needs stays in registers.
+#[inline(never)]
+fn plain(rules: &Rules, entries: &mut &[u8], out: &mut Batch) -> Flow {
+    let cluster = rules.cluster;
+    let unusual = rules.unusual();
+    let over_holes = rules.over_holes;
+    // Only of the first cluster a part may be in front of the cursor.
+    let mut inside = out.cursor() & (cluster - 1);
+    let mut out = out.tail();
+    let mut rest = *entries;
+    while let Some((first, next)) = rest.split_first_chunk() {
+        let entry = u64::from_be_bytes(*first);
+        if entry & unusual != 0 {
+            break;
+        }
+        rest = next;
+        let offset = entry & entry::OFFSET;
+        let step = if offset == 0 { 0 } else { cluster };
+        let mut expected = entry.wrapping_add(step);
+        let mut length = cluster - inside;
+        while let Some((first, next)) = rest.split_first_chunk() {
+            if u64::from_be_bytes(*first) != expected {
+                break;
+            }
+            rest = next;
+            expected = expected.wrapping_add(step);
+            length += cluster;
+        }
+        let place = Place::at(offset + inside);
+        let flow = match offset {
+            0 => out.push(length, Status::Absent),
+            _ if over_holes => out.push(length, Status::DataOverHoles(place)),
+            _ => out.push(length, Status::Data(place)),
         };
         if flow == Flow::Stop {
-            return Ok(Flow::Stop);
+            return Flow::Stop;
         }
         inside = 0;
     }
-    Ok(Flow::More)
+    *entries = rest;
+    Flow::More
 }
 
-/// Takes entries for as long as each is `step` more than the one before, adding a cluster to
-/// `run` for each, and returns the one behind them.
+/// How many of `entries`, the first of which is `first`, are each `step` more than the one before.
 #[inline(always)]
-fn continued(
-    entries: &mut impl Iterator<Item = u64>,
-    run: &mut u64,
-    cluster: u64,
-    entry: u64,
-    step: u64,
-) -> Option<u64> {
-    let mut expected = entry.wrapping_add(step);
-    loop {
-        match entries.next() {
-            // At most 2^18 clusters of 2 MiB.
-            Some(entry) if entry == expected => *run += cluster,
-            other => return other,
-        }
+fn continued(entries: &[u8], first: u64, step: u64) -> usize {
+    let mut expected = first;
+    let continues = |entry: &&[u8]| {
+        let is_next = be64(entry) == expected;
         expected = expected.wrapping_add(step);
-    }
+        is_next
+    };
+    entries.chunks_exact(8).take_while(continues).count()
 }
 
 /// The same for extended entries.

@@ -198,26 +198,29 @@ impl Chunk<'_> {
         let payload = payload.get(..usize_of(blocks * BAT_ENTRY_SIZE)).unwrap_or(payload);
         let mut rest = payload.get(usize_of(block * BAT_ENTRY_SIZE)..).unwrap_or_default();
 
-        while let Some((first, next)) = rest.split_first_chunk() {
+        loop {
+            let left = rest.len();
+            match self.plain(&mut rest, out) {
+                Flow::More if !rest.is_empty() => {}
+                flow => return Ok(flow),
+            }
+            block += (left - rest.len()) as u64 / BAT_ENTRY_SIZE;
+            let Some((first, next)) = rest.split_first_chunk() else {
+                return Ok(Flow::More);
+            };
             let entry = u64::from_le_bytes(*first);
-            let inside = out.cursor() & (block_size - 1);
             let class = classify(entry, layout.differencing).map_err(|f| self.flawed(block, f))?;
             let (count, flow) = match class {
-                Block::Absent => {
-                    let count = 1 + same_class(entry, next, is_absent);
-                    (count, out.push((count << layout.block_bits) - inside, Status::Absent))
-                }
-                Block::Zero => {
-                    let count = 1 + same_class(entry, next, is_zero);
-                    (count, out.push((count << layout.block_bits) - inside, Status::Zero))
-                }
+                Block::Partial(offset) => (1, self.push_sectors(block, offset, bitmaps, out)?),
                 Block::Full(offset) => {
-                    let count =
-                        self.fitting(block, offset, 1 + contiguous(entry, next, block_size))?;
+                    let inside = out.cursor() & (block_size - 1);
+                    let run = 1 + contiguous(entry, next, block_size);
+                    let count = self.blocks_fit(block, offset, run)?;
                     let status = Status::Data(Place::at(offset + inside));
                     (count, out.push((count << layout.block_bits) - inside, status))
                 }
-                Block::Partial(offset) => (1, self.push_sectors(block, offset, bitmaps, out)?),
+                // Taken by `plain`.
+                Block::Absent | Block::Zero => (0, Flow::More),
             };
             if flow == Flow::Stop {
                 return Ok(Flow::Stop);
@@ -225,7 +228,39 @@ impl Chunk<'_> {
             block += count;
             rest = rest.get(usize_of(count * BAT_ENTRY_SIZE)..).unwrap_or_default();
         }
-        Ok(Flow::More)
+    }
+
+    /// Pushes blocks for as long as nothing but their entries need be looked at, and takes the
+    /// entries from `rest`.
+    // By itself, so that what the loop needs stays in registers.
+    #[inline(never)]
+    fn plain(&self, rest: &mut &[u8], out: &mut Batch) -> Flow {
+        let layout = self.layout;
+        let block_size = layout.block_size();
+        // Only of the first block a part may be in front of the cursor.
+        let mut inside = out.cursor() & (block_size - 1);
+        let mut out = out.tail();
+        while let Some((first, next)) = rest.split_first_chunk() {
+            let entry = u64::from_le_bytes(*first);
+            let (count, status) = match classify(entry, layout.differencing) {
+                Ok(Block::Absent) => (1 + same_class(entry, next, is_absent), Status::Absent),
+                Ok(Block::Zero) => (1 + same_class(entry, next, is_zero), Status::Zero),
+                Ok(Block::Full(offset)) => {
+                    let count = 1 + contiguous(entry, next, block_size);
+                    if !layout.run_fits(offset, count) {
+                        break;
+                    }
+                    (count, Status::Data(Place::at(offset + inside)))
+                }
+                Ok(Block::Partial(_)) | Err(_) => break,
+            };
+            if out.push((count << layout.block_bits) - inside, status) == Flow::Stop {
+                return Flow::Stop;
+            }
+            inside = 0;
+            *rest = rest.get(usize_of(count * BAT_ENTRY_SIZE)..).unwrap_or_default();
+        }
+        Flow::More
     }
 
     /// Pushes the sectors of a partially present block from the cursor on.
@@ -237,7 +272,9 @@ impl Chunk<'_> {
         out: &mut Batch,
     ) -> Result<Flow> {
         let layout = self.layout;
-        self.fitting(block, offset, 1)?;
+        if !self.layout.run_fits(offset, 1) {
+            self.blocks_fit(block, offset, 1)?;
+        }
         let bitmap_at = self.bitmap_at(block)?;
 
         // The bits of a block are a power of two of bytes, from 32 to the window's length.
@@ -268,11 +305,7 @@ impl Chunk<'_> {
 
     /// How many of `count` blocks that continue each other, from `block` at file offset `offset`
     /// on, are where blocks may be: at least one, or the error of the first.
-    #[inline]
-    fn fitting(&self, block: u64, offset: u64, count: u64) -> Result<u64> {
-        if self.layout.run_fits(offset, count) {
-            return Ok(count);
-        }
+    fn blocks_fit(&self, block: u64, offset: u64, count: u64) -> Result<u64> {
         let start = ((self.number << self.layout.chunk_bits) + block) << self.layout.block_bits;
         Ok(self.layout.blocks_fit(self.index(block), start, offset, count)?)
     }
@@ -315,8 +348,15 @@ fn is_zero(first_byte: u8) -> bool {
 }
 
 /// How many of `entries`, from the first on, are in the class of `entry`.
-#[inline]
+#[inline(always)]
 fn same_class(entry: u64, entries: &[u8], in_class: impl Fn(u8) -> bool) -> u64 {
+    match entries.first() {
+        Some(first) if in_class(*first) => same_class_run(entry, entries, in_class),
+        _ => 0,
+    }
+}
+
+fn same_class_run(entry: u64, entries: &[u8], in_class: impl Fn(u8) -> bool) -> u64 {
     // Long runs are mostly of equal entries: whole lines of them are compared at once.
     let mut line = [0; LINE];
     line.chunks_exact_mut(8).for_each(|bytes| bytes.copy_from_slice(&entry.to_le_bytes()));

@@ -198,45 +198,46 @@ struct Run {
 
 impl Run {
     /// One push for each run of entries of which one continues the other.
-    fn append<L: Layout>(mut self, layout: &L, table: &[u8], out: &mut Batch) -> Result<Flow> {
-        let mut entries = table.chunks_exact(width::<L>()).map(L::decode);
-        let mut next = entries.next();
-        let mut index = 0_u64;
-        while let Some(entry) = next {
-            let grain = layout.classify(entry);
+    // By itself, so that what the loop needs stays in registers.
+    #[inline(never)]
+    fn append<L: Layout>(self, layout: &L, table: &[u8], out: &mut Batch) -> Result<Flow> {
+        let Self { entries_at, grain, mut skip, mut left, file } = self;
+        let mut out = out.tail();
+        let mut rest = table;
+        while let Some((first, next)) = rest.split_at_checked(width::<L>()) {
+            let entry = L::decode(first);
+            let class = layout.classify(entry);
             // Comparing entries is enough: the batch merges what this does not see.
-            let step = layout.step(grain);
+            let step = layout.step(class);
             let mut expected = entry.wrapping_add(step);
-            let mut run = 1;
-            next = loop {
-                match entries.next() {
-                    Some(entry) if entry == expected => {
-                        run += 1;
-                        expected = expected.wrapping_add(step);
-                    }
-                    other => break other,
+            let mut run = grain;
+            let at = rest;
+            rest = next;
+            while let Some((first, next)) = rest.split_at_checked(width::<L>()) {
+                if L::decode(first) != expected {
+                    break;
                 }
-            };
-            let status = match grain {
-                Grain::Data(at) => {
-                    Status::Data(Place::in_file(self.file, at.saturating_add(self.skip)))
-                }
+                rest = next;
+                expected = expected.wrapping_add(step);
+                // A table has at most 4096 grains of at most 1 GiB.
+                run += grain;
+            }
+            let status = match class {
+                Grain::Data(at) => Status::Data(Place::in_file(file, at.saturating_add(skip))),
                 Grain::Absent => Status::Absent,
                 Grain::Zero => Status::Zero,
                 Grain::Compressed => Status::Compressed,
                 Grain::Invalid => {
-                    let at = self.entries_at.saturating_add(index * L::WIDTH);
+                    let at = entries_at.saturating_add((table.len() - at.len()) as u64);
                     return Err(Error::SeTableEntry { entry, at }.into());
                 }
             };
-            // A table has at most 4096 grains of at most 1 GiB.
-            let length = (run * self.grain - self.skip).min(self.left);
+            let length = (run - skip).min(left);
             if out.push(length, status) == Flow::Stop {
                 return Ok(Flow::Stop);
             }
-            self.left -= length;
-            self.skip = 0;
-            index += run;
+            left -= length;
+            skip = 0;
         }
         Ok(Flow::More)
     }

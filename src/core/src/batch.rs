@@ -26,15 +26,41 @@ pub struct Extent {
     pub length: u64,
     /// The place; 0 if there is none.
     pub(crate) offset: u64,
-    pub(crate) file: u32,
-    pub(crate) columns: Columns,
+    pub(crate) kind: Kind,
+}
+
+/// What an extent has in common with one that continues it: its columns and its file. One number,
+/// so that it is compared and stored in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind(u64);
+
+impl Kind {
+    #[inline(always)]
+    fn new(columns: Columns, file: u32) -> Self {
+        Self(u64::from(file) << 8 | u64::from(columns.bits()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn columns(self) -> Columns {
+        Columns::from_bits(self.0.to_le_bytes()[0])
+    }
+
+    /// The number of the file; 0 if there is no place.
+    #[inline(always)]
+    pub(crate) fn file(self) -> u32 {
+        let [_, a, b, c, d, ..] = self.0.to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
+    }
 }
 
 impl Extent {
+    /// What nothing continues.
+    const NOTHING: Self = Self { length: 0, offset: 0, kind: Kind(u64::MAX) };
+
     /// What the layer says about it.
     #[inline]
     pub fn status(&self) -> Status {
-        self.columns.status(Place::in_file(self.file, self.offset))
+        self.kind.columns().status(Place::in_file(self.kind.file(), self.offset))
     }
 }
 
@@ -44,7 +70,9 @@ impl Extent {
 /// neighbours and bounds the count. Gaps, overlaps and wrong order cannot be written.
 #[derive(Debug)]
 pub struct Batch {
+    /// What was appended, and then room.
     extents: Vec<Extent>,
+    count: usize,
     capacity: usize,
     start: u64,
     cursor: u64,
@@ -61,18 +89,12 @@ impl Batch {
     /// An empty batch that holds at most `capacity` extents (at least one).
     pub fn with_capacity(capacity: usize) -> Self {
         let capacity = capacity.max(1);
-        Self {
-            extents: Vec::with_capacity(capacity.min(CAPACITY)),
-            capacity,
-            start: 0,
-            cursor: 0,
-            end: 0,
-        }
+        Self { extents: Vec::new(), count: 0, capacity, start: 0, cursor: 0, end: 0 }
     }
 
     /// Empties the batch and asks about the guest bytes from `start` up to `end`.
     pub fn ask(&mut self, start: u64, end: u64) {
-        self.extents.clear();
+        self.count = 0;
         self.start = start;
         self.cursor = start;
         self.end = end.max(start);
@@ -99,37 +121,93 @@ impl Batch {
     /// What has been appended.
     #[inline]
     pub fn extents(&self) -> &[Extent] {
-        &self.extents
+        self.extents.get(..self.count).unwrap_or_default()
     }
 
     /// Appends `length` bytes of `status` at the cursor.
     ///
     /// A length beyond the end of the question is clipped, a length of 0 appends nothing.
+    #[inline]
+    pub fn push(&mut self, length: u64, status: Status) -> Flow {
+        self.tail().push(length, status)
+    }
+
+    /// The end of the list, for a loop that pushes much: the same push, with less to look up.
+    #[inline(always)]
+    pub fn tail(&mut self) -> Tail<'_> {
+        if self.count == self.extents.len() {
+            self.grow();
+        }
+        let last = self.extents().last().copied().unwrap_or(Extent::NOTHING);
+        Tail {
+            kind: last.kind,
+            next: last.kind.columns().advanced(last.offset, last.length),
+            room: self.end - self.cursor,
+            count: self.count,
+            extents: &mut self.extents,
+            end: self.end,
+            batch: (&mut self.count, &mut self.cursor),
+        }
+    }
+
+    /// Makes room for more extents, if there may be more.
+    #[cold]
+    fn grow(&mut self) {
+        let more = self.extents.len().saturating_mul(2).max(CAPACITY);
+        self.extents.resize(more.min(self.capacity), Extent::NOTHING);
+    }
+}
+
+/// The end of a [`Batch`]. What it appends is in the batch when it goes.
+// Its fields are in registers while a format walks a table.
+#[derive(Debug)]
+pub struct Tail<'a> {
+    extents: &'a mut [Extent],
+    count: usize,
+    /// Of the last extent, and the offset of one that continues it.
+    kind: Kind,
+    next: u64,
+    /// Bytes from the cursor to the end of the question.
+    room: u64,
+    end: u64,
+    /// The batch's count and cursor.
+    batch: (&'a mut usize, &'a mut u64),
+}
+
+impl Tail<'_> {
+    /// As [`Batch::push`].
     // Called for every run of every table: the status is best known where it is called.
     #[inline(always)]
     pub fn push(&mut self, length: u64, status: Status) -> Flow {
-        let room = self.end - self.cursor;
-        let length = length.min(room);
+        let length = length.min(self.room);
         if length == 0 {
-            return if room == 0 { Flow::Stop } else { Flow::More };
+            return if self.room == 0 { Flow::Stop } else { Flow::More };
         }
-        let (columns, place) = Columns::of(status);
-        let continues = |last: &Extent| {
-            let next = last.columns.advanced(last.offset, last.length);
-            last.columns == columns && last.file == place.file && next == place.offset
-        };
-        match self.extents.last_mut() {
-            Some(last) if continues(last) => last.length += length,
-            _ => {
-                if self.extents.len() >= self.capacity {
-                    return Flow::Stop;
-                }
-                let Place { offset, file } = place;
-                self.extents.push(Extent { length, offset, file, columns });
+        let (columns, Place { offset, file }) = Columns::of(status);
+        let kind = Kind::new(columns, file);
+        if self.kind == kind && self.next == offset {
+            if let Some(last) = self.extents.get_mut(self.count.wrapping_sub(1)) {
+                last.length += length;
             }
+        } else {
+            let Some(free) = self.extents.get_mut(self.count) else {
+                return Flow::Stop;
+            };
+            *free = Extent { length, offset, kind };
+            self.count += 1;
+            self.kind = kind;
         }
-        self.cursor += length;
-        if length == room { Flow::Stop } else { Flow::More }
+        self.next = columns.advanced(offset, length);
+        self.room -= length;
+        if self.room == 0 { Flow::Stop } else { Flow::More }
+    }
+}
+
+impl Drop for Tail<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.batch.0 = self.count;
+        *self.batch.1 = self.end - self.room;
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::rows::{Columns, Rows};
 use crate::{
-    Batch, Context, Error, ErrorKind, ExtentSource, Limits, Place, Result, Row, RunKind, SECTOR,
-    Status, Storage,
+    Batch, Context, Error, ErrorKind, Extent, ExtentSource, Limits, Place, Result, Row, RunKind,
+    SECTOR, Status, Storage,
 };
 
 /// One open image of a chain, and what is known of the range it was last asked about.
@@ -37,6 +37,11 @@ struct LayerFile {
     /// Where the file ends, in bytes, its last sector filled up. What was not opened is not
     /// known to end.
     end: u64,
+}
+
+impl LayerFile {
+    /// Of a layer without files, which has no places.
+    const NONE: Self = Self { number: 0, end: u64::MAX };
 }
 
 /// The last answer about holes of the host.
@@ -97,12 +102,10 @@ impl Layer {
             self.load(at, end, context)?;
         }
         while at >= self.extent_end {
-            self.index += 1;
-            let Some(extent) = self.batch.extents().get(self.index) else {
+            if self.index >= self.batch.extents().len() {
                 return Err(self.broken("lost its place"));
-            };
-            self.extent_start = self.extent_end;
-            self.extent_end = self.extent_end.saturating_add(extent.length);
+            }
+            self.go_to(self.index + 1, self.extent_end);
         }
         let Some(extent) = self.batch.extents().get(self.index) else {
             return Err(self.broken("has no extent"));
@@ -125,18 +128,16 @@ impl Layer {
         self.batch.ask(at, end.min(self.size));
         let outcome = self.source.extents(&mut self.batch);
         let error = outcome.err().map(|e| e.in_format(self.format).in_file(&self.path));
-        let Some(first) = self.batch.extents().first() else {
+        if self.batch.extents().is_empty() {
             return Err(error.unwrap_or_else(|| self.broken("made no progress")));
-        };
-        self.index = 0;
-        self.extent_start = at;
-        self.extent_end = at.saturating_add(first.length);
+        }
+        self.go_to(0, at);
         self.failed = error;
         Ok(())
     }
 
-    /// Appends rows from `at` on for as long as no other layer and no host need be asked, and
-    /// returns how far that went.
+    /// Appends rows of whole extents from `at` on for as long as this layer, which is the top,
+    /// decides alone, and returns how far that went.
     #[inline]
     fn plain_rows(
         &mut self,
@@ -145,38 +146,53 @@ impl Layer {
         rows: &mut Rows,
         context: &Context,
     ) -> Result<u64> {
-        if at < self.extent_start || at >= self.batch.cursor() {
+        if at == self.extent_end {
+            self.go_to(self.index.saturating_add(1), at);
+        }
+        if at != self.extent_start {
             return Ok(at);
         }
-        let mut start = self.extent_start;
+        let mut start = at;
         let mut taken = 0;
-        // The question of the batch did not go beyond `end`, so only the first extent can be cut.
         let known = self.batch.extents().get(self.index..).unwrap_or_default();
+        // Mostly all places are in one file.
+        let mut index = 0;
+        let mut file = self.files.first().copied().unwrap_or(LayerFile::NONE);
         for extent in known.iter().take(rows.room()) {
-            let stop = start.saturating_add(extent.length);
-            if at < stop {
-                if extent.columns.is_over_holes() || (extent.columns.is_absent() && !is_last) {
-                    break;
-                }
-                let from = start.max(at);
-                let place = Place {
-                    offset: extent.columns.advanced(extent.offset, from - start),
-                    file: extent.file,
-                };
-                rows.append(self.row(from, stop - from, 0, extent.columns, place, context)?);
+            let columns = extent.kind.columns();
+            if !columns.is_decided(is_last) {
+                break;
             }
-            start = stop;
+            if extent.kind.file() != index {
+                index = extent.kind.file();
+                file = self.file(index)?;
+            }
+            let Extent { length, offset, .. } = *extent;
+            if offset.saturating_add(length) > file.end {
+                self.check_inside(columns, Place::in_file(index, offset), length, context)?;
+            }
+            // Without a place, the file is the first of the top layer's, and so 0.
+            let (file, flags) = (file.number, columns.flags());
+            rows.append(Row { start, length, offset, file, depth: 0, flags });
+            // The batch ends below 2^64.
+            start += length;
             taken += 1;
         }
-        self.index += taken;
+        self.go_to(self.index + taken, start);
+        Ok(start)
+    }
+
+    /// Makes the extent number `index`, which starts at `start`, the current one. The one behind
+    /// the last has no length.
+    #[inline]
+    fn go_to(&mut self, index: usize, start: u64) {
+        let length = self.batch.extents().get(index).map_or(0, |extent| extent.length);
+        self.index = index;
         self.extent_start = start;
-        let length = self.batch.extents().get(self.index).map_or(0, |extent| extent.length);
         self.extent_end = start.saturating_add(length);
-        Ok(start.max(at))
     }
 
     /// The row of a range in which this layer, at this depth, decides.
-    #[inline]
     fn row(
         &self,
         start: u64,
@@ -189,19 +205,34 @@ impl Layer {
         let flags = columns.flags();
         let mut number = 0;
         if flags.has_offset() {
-            let file = usize::try_from(place.file).ok().and_then(|file| self.files.get(file));
-            let Some(file) = file else {
-                return Err(self.broken("named a file that it does not have"));
-            };
-            number = file.number;
-            if flags.data() && place.offset.saturating_add(length) > file.end {
-                self.warn_about(place, length, context)?;
-            }
+            number = self.file(place.file)?.number;
+            self.check_inside(columns, place, length, context)?;
         }
         Ok(Row { start, length, offset: place.offset, file: number, depth, flags })
     }
 
+    fn file(&self, index: u32) -> Result<LayerFile> {
+        let file = usize::try_from(index).ok().and_then(|index| self.files.get(index));
+        file.copied().ok_or_else(|| self.broken("named a file that it does not have"))
+    }
+
     /// Notices data that would lie behind the end of its file.
+    #[cold]
+    fn check_inside(
+        &self,
+        columns: Columns,
+        place: Place,
+        length: u64,
+        context: &Context,
+    ) -> Result<()> {
+        let flags = columns.flags();
+        let end = place.offset.saturating_add(length);
+        if flags.data() && flags.has_offset() && end > self.file(place.file)?.end {
+            self.warn_about(place, length, context)?;
+        }
+        Ok(())
+    }
+
     #[cold]
     fn warn_about(&self, place: Place, length: u64, context: &Context) -> Result<()> {
         let index = usize::try_from(place.file).unwrap_or(usize::MAX);

@@ -25,7 +25,7 @@ mod table;
 pub mod testkit;
 mod version;
 
-pub use batch::{Batch, Extent, Flow};
+pub use batch::{Batch, Extent, Flow, Tail};
 pub use chain::{Chain, Layer};
 pub use detect::{Confidence, Detection, Probe, detect};
 pub use error::{Error, ErrorKind, Result};

@@ -101,6 +101,16 @@ impl Columns {
     /// Holes of the host are to be looked for.
     const OVER_HOLES: u8 = 32;
 
+    #[inline(always)]
+    pub(crate) fn bits(self) -> u8 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// The columns for a status, and its place, if it has one, else 0: the only code where the
     /// one becomes the other.
     #[inline(always)]
@@ -150,10 +160,11 @@ impl Columns {
         self.0 & Self::OVER_HOLES != 0
     }
 
-    /// Whether the layer below decides.
+    /// Whether neither the host nor, if this layer is not the last, the one below is to be asked.
     #[inline]
-    pub(crate) fn is_absent(self) -> bool {
-        self.0 & Flags::PRESENT == 0
+    pub(crate) fn is_decided(self, is_last: bool) -> bool {
+        let asked = Self::OVER_HOLES | if is_last { 0 } else { Flags::PRESENT };
+        (self.0 ^ Flags::PRESENT) & asked == 0
     }
 
     /// The offset `by` bytes further on; 0 without a place.
