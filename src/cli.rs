@@ -101,7 +101,7 @@ pub(crate) struct MapOptions {
 
     /// Alignment and granularity of every read from the image, in bytes: a power of two from
     /// 512 to 2M
-    #[arg(long, value_name = "N", default_value = "65536", value_parser = parse_read_unit)]
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = parse_read_unit)]
     pub(crate) sector_size: u64,
 
     /// Treat warnings as errors

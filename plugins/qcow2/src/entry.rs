@@ -43,6 +43,36 @@ impl Rules {
         }
     }
 
+    /// The same for an extended entry, whose bit 0 has no meaning.
+    pub(crate) fn unusual_extended(&self) -> u64 {
+        match self.has_data_file || self.encrypted {
+            true => !0,
+            false => COMPRESSED | (OFFSET & (self.cluster - 1)),
+        }
+    }
+
+    /// As [`Rules::subcluster`], for an entry that is consistent and not unusual.
+    #[inline(always)]
+    pub(crate) fn plain_subcluster(&self, entry: u64, bitmap: u64, index: u32) -> (Status, u32) {
+        let [allocated, zero] = halves(bitmap);
+        let (allocated, zero) = (allocated >> index, zero >> index);
+        let place = Place::at(entry & OFFSET);
+        let status = match (place.offset != 0, zero & 1 != 0, allocated & 1 != 0) {
+            (true, true, _) => Status::ZeroAt(place),
+            (true, false, true) if self.over_holes => Status::DataOverHoles(place),
+            (true, false, true) => Status::Data(place),
+            (true, false, false) => Status::AbsentAt(place),
+            (false, true, _) => Status::Zero,
+            (false, false, _) => Status::Absent,
+        };
+        let run = match (zero & 1 != 0, allocated & 1 != 0) {
+            (true, _) => zero.trailing_ones(),
+            (false, true) => allocated.trailing_ones(),
+            (false, false) => (allocated | zero).trailing_zeros().min(SUBCLUSTERS - index),
+        };
+        (status, run)
+    }
+
     /// The status of the cluster at `guest` (a cluster's start) with this standard entry.
     #[inline]
     pub(crate) fn standard(&self, entry: u64, guest: u64) -> Result<Status, Error> {
@@ -147,6 +177,15 @@ impl Rules {
     fn absent_at(&self, place: Place) -> Status {
         if self.encrypted { Status::Absent } else { Status::AbsentAt(place) }
     }
+}
+
+/// Whether an extended entry that is not compressed agrees with its bitmap: no subcluster is both
+/// allocated and zero, and none is allocated in a cluster without a place.
+#[inline(always)]
+pub(crate) fn is_consistent(entry: u64, bitmap: u64) -> bool {
+    let [allocated, zero] = halves(bitmap);
+    let wrong = if entry & OFFSET != 0 { allocated & zero } else { allocated };
+    wrong == 0
 }
 
 /// Bits 0 to 31 (subcluster allocated) and 32 to 63 (subcluster reads as zeros).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use instar_core::{
     Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, Reference,
-    Result, Role, SECTOR, Status, Storage, TableReader, read_padded,
+    Result, Role, SECTOR, Status, Storage, TableReader, read_padded, zero_entries,
 };
 
 use crate::disk::{self, Encryption, Header};
@@ -202,6 +202,15 @@ fn plain(rules: &Rules, entries: &mut &[u8], out: &mut Batch) -> Flow {
         if entry & unusual != 0 {
             break;
         }
+        if entry == 0 {
+            let zeros = zero_entries::<8>(rest);
+            if out.push(zeros as u64 * cluster - inside, Status::Absent) == Flow::Stop {
+                return Flow::Stop;
+            }
+            inside = 0;
+            rest = rest.get(zeros * 8..).unwrap_or_default();
+            continue;
+        }
         rest = next;
         let offset = entry & entry::OFFSET;
         let step = if offset == 0 { 0 } else { cluster };
@@ -251,7 +260,13 @@ fn extended(rules: &Rules, entries: &[u8], out: &mut Batch) -> Result<Flow> {
     let cluster = rules.cluster;
     let subcluster = cluster / u64::from(SUBCLUSTERS);
     let mut entries = Pairs { rest: entries };
-    while let Some((entry, bitmap)) = entries.peek() {
+    loop {
+        if plain_extended(rules, &mut entries, out) == Flow::Stop {
+            return Ok(Flow::Stop);
+        }
+        let Some((entry, bitmap)) = entries.peek() else {
+            return Ok(Flow::More);
+        };
         let inside = out.cursor() & (cluster - 1);
         let guest = out.cursor() - inside;
         rules.check_extended(entry, bitmap, guest)?;
@@ -279,7 +294,57 @@ fn extended(rules: &Rules, entries: &[u8], out: &mut Batch) -> Result<Flow> {
             return Ok(Flow::Stop);
         }
     }
-    Ok(Flow::More)
+}
+
+/// As [`plain`], for extended entries: appends for as long as entries are sound and raise no
+/// further questions.
+#[inline(never)]
+fn plain_extended(rules: &Rules, entries: &mut Pairs<'_>, out: &mut Batch) -> Flow {
+    let cluster = rules.cluster;
+    let subcluster = cluster / u64::from(SUBCLUSTERS);
+    let unusual = rules.unusual_extended();
+    // Only of the first cluster a part may be in front of the cursor.
+    let mut inside = out.cursor() & (cluster - 1);
+    let start = out.cursor() - inside;
+    let mut tail = out.tail();
+    // The last run of a cluster waits for the entry behind it.
+    let mut waiting = (0, Status::Absent);
+    let mut pairs = Pairs { rest: entries.rest };
+    let mut is_sound = true;
+    while let Some((entry, bitmap)) = pairs.peek() {
+        is_sound = entry & unusual == 0 && entry::is_consistent(entry, bitmap);
+        if !is_sound {
+            break;
+        }
+        pairs.advance();
+        if tail.push(waiting.0, waiting.1) == Flow::Stop {
+            return Flow::Stop;
+        }
+        // Below 32.
+        let mut index = u32::try_from(inside / subcluster).unwrap_or(0);
+        loop {
+            let (status, run) = rules.plain_subcluster(entry, bitmap, index);
+            index += run;
+            let end = u64::from(index) * subcluster;
+            waiting = (end - inside, status.advanced(inside));
+            inside = end;
+            if index == SUBCLUSTERS {
+                break;
+            }
+            if tail.push(waiting.0, waiting.1) == Flow::Stop {
+                return Flow::Stop;
+            }
+        }
+        inside = 0;
+    }
+    if is_sound {
+        *entries = pairs;
+        return tail.push(waiting.0, waiting.1);
+    }
+    drop(tail);
+    // What waits is looked at again, with what is behind it.
+    entries.skip((out.cursor() - start) / cluster);
+    Flow::More
 }
 
 /// Extended entries as pairs of entry and bitmap.
@@ -296,6 +361,12 @@ impl Pairs<'_> {
 
     fn advance(&mut self) {
         self.rest = self.rest.get(16..).unwrap_or_default();
+    }
+
+    fn skip(&mut self, count: u64) {
+        // At most those of a table.
+        let bytes = usize::try_from(count * EXTENDED).unwrap_or(usize::MAX);
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 }
 

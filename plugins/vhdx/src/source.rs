@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use instar_core::{
     Backing, Batch, Context, ExtentSource, Flow, ImageFile, Place, Result, Role, Status, Storage,
-    TableReader,
+    TableReader, zero_entries,
 };
 
 use crate::bitmap;
@@ -25,8 +25,6 @@ const BAT_WINDOW: u64 = 256 << 10;
 /// Bytes of a sector bitmap block that are read at a time. The bits of one payload block are at
 /// most as many, and always in one window: 256 MiB / 512 / 8.
 const BITMAP_WINDOW: usize = 64 << 10;
-/// Entries that are compared at once, in bytes.
-const LINE: usize = 64;
 
 /// An open VHDX file.
 pub struct VhdxSource {
@@ -242,23 +240,41 @@ impl Chunk<'_> {
         let mut out = out.tail();
         while let Some((first, next)) = rest.split_first_chunk() {
             let entry = u64::from_le_bytes(*first);
-            let (count, status) = match classify(entry, layout.differencing) {
-                Ok(Block::Absent) => (1 + same_class(entry, next, is_absent), Status::Absent),
-                Ok(Block::Zero) => (1 + same_class(entry, next, is_zero), Status::Zero),
-                Ok(Block::Full(offset)) => {
-                    let count = 1 + contiguous(entry, next, block_size);
-                    if !layout.run_fits(offset, count) {
-                        break;
-                    }
-                    (count, Status::Data(Place::at(offset + inside)))
+            if entry == PAYLOAD_BLOCK_NOT_PRESENT {
+                let count = zero_entries::<8>(rest);
+                let length = ((count as u64) << layout.block_bits) - inside;
+                if out.push(length, Status::Absent) == Flow::Stop {
+                    return Flow::Stop;
                 }
+                inside = 0;
+                *rest = rest.get(count * 8..).unwrap_or_default();
+                continue;
+            }
+            let (step, status) = match classify(entry, layout.differencing) {
+                Ok(Block::Absent) => (0, Status::Absent),
+                Ok(Block::Zero) => (0, Status::Zero),
+                Ok(Block::Full(offset)) => (block_size, Status::Data(Place::at(offset + inside))),
                 Ok(Block::Partial(_)) | Err(_) => break,
             };
+            let mut count = 1;
+            let mut expected = entry.wrapping_add(step);
+            let mut others = next;
+            while let Some((next, after)) = others.split_first_chunk() {
+                if u64::from_le_bytes(*next) != expected {
+                    break;
+                }
+                count += 1;
+                expected = expected.wrapping_add(step);
+                others = after;
+            }
+            if step != 0 && !layout.run_fits(entry & BAT_OFFSET_MASK, count) {
+                break;
+            }
             if out.push((count << layout.block_bits) - inside, status) == Flow::Stop {
                 return Flow::Stop;
             }
             inside = 0;
-            *rest = rest.get(usize_of(count * BAT_ENTRY_SIZE)..).unwrap_or_default();
+            *rest = others;
         }
         Flow::More
     }
@@ -336,37 +352,6 @@ impl Chunk<'_> {
     }
 }
 
-/// The state is in the lowest bits of an entry's first byte.
-#[inline]
-fn is_absent(first_byte: u8) -> bool {
-    matches!(classify(first_byte.into(), false), Ok(Block::Absent))
-}
-
-#[inline]
-fn is_zero(first_byte: u8) -> bool {
-    matches!(classify(first_byte.into(), false), Ok(Block::Zero))
-}
-
-/// How many of `entries`, from the first on, are in the class of `entry`.
-#[inline(always)]
-fn same_class(entry: u64, entries: &[u8], in_class: impl Fn(u8) -> bool) -> u64 {
-    match entries.first() {
-        Some(first) if in_class(*first) => same_class_run(entry, entries, in_class),
-        _ => 0,
-    }
-}
-
-fn same_class_run(entry: u64, entries: &[u8], in_class: impl Fn(u8) -> bool) -> u64 {
-    // Long runs are mostly of equal entries: whole lines of them are compared at once.
-    let mut line = [0; LINE];
-    line.chunks_exact_mut(8).for_each(|bytes| bytes.copy_from_slice(&entry.to_le_bytes()));
-    let lines = entries.chunks_exact(LINE).take_while(|bytes| **bytes == line).count();
-    let rest = entries.get(lines * LINE..).unwrap_or_default();
-    let same = |bytes: &&[u8]| bytes.first().is_some_and(|first| in_class(*first));
-    let more = rest.chunks_exact(8).take_while(same).count();
-    (lines * (LINE / 8) + more) as u64
-}
-
 /// How many of `entries`, from the first on, continue `entry` in state and place.
 #[inline]
 fn contiguous(entry: u64, entries: &[u8], block_size: u64) -> u64 {
@@ -409,16 +394,8 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_a_class_end_at_the_first_other_entry() {
+    fn blocks_continue_each_other_in_state_and_place() {
         let bytes = |entries: &[u64]| entries.iter().flat_map(|e| e.to_le_bytes()).collect();
-        for length in [0, 1, 7, 8, 9, 40] {
-            let mut entries = vec![2; length];
-            let same: Vec<u8> = bytes(&entries);
-            assert_eq!(same_class(2, &same, is_zero), length as u64);
-            entries.extend([1 | 7 << 20, 3, 5, 0, 2]);
-            let more: Vec<u8> = bytes(&entries);
-            assert_eq!(same_class(2, &more, is_zero), length as u64 + 3);
-        }
         let blocks: Vec<u8> = bytes(&[6 | 2 << 20, 6 | 3 << 20, 6 | 5 << 20]);
         assert_eq!(contiguous(6 | 1 << 20, &blocks, 1 << 20), 2);
         let other_state: Vec<u8> = bytes(&[7 | 2 << 20]);

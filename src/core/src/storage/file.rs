@@ -13,8 +13,9 @@ use rustix::io::Errno;
 use super::{Run, RunKind, Storage};
 use crate::{Error, ErrorKind, MAX_LENGTH, Result};
 
-/// Default of [`Storage::read_unit`] for files, in bytes.
-const READ_UNIT: u64 = 64 << 10;
+/// Default of [`Storage::read_unit`] for files, in bytes: a page, so that a small table costs no
+/// more than itself.
+const READ_UNIT: u64 = 4 << 10;
 
 /// `st_blocks` counts these, whatever the file system's block size (POSIX `stat`, as all
 /// Linux file systems have it).
