@@ -37,18 +37,18 @@ pub(crate) struct Kind(u64);
 impl Kind {
     #[inline(always)]
     fn new(columns: Columns, file: u32) -> Self {
-        Self(u64::from(file) << 8 | u64::from(columns.bits()))
+        Self(u64::from(columns.bits()) << 32 | u64::from(file))
     }
 
     #[inline(always)]
     pub(crate) fn columns(self) -> Columns {
-        Columns::from_bits(self.0.to_le_bytes()[0])
+        Columns::from_bits(self.0.to_le_bytes()[4])
     }
 
     /// The number of the file; 0 if there is no place.
     #[inline(always)]
     pub(crate) fn file(self) -> u32 {
-        let [_, a, b, c, d, ..] = self.0.to_le_bytes();
+        let [a, b, c, d, ..] = self.0.to_le_bytes();
         u32::from_le_bytes([a, b, c, d])
     }
 }

@@ -96,7 +96,7 @@ impl Layer {
 
     /// The status at guest offset `at` and where it ends, asking the source about no more than
     /// what lies before `end`.
-    #[inline]
+    #[inline(never)]
     fn piece(&mut self, at: u64, end: u64, context: &Context) -> Result<(Status, u64)> {
         if at < self.extent_start || at >= self.batch.cursor() {
             self.load(at, end, context)?;
@@ -136,12 +136,15 @@ impl Layer {
         Ok(())
     }
 
-    /// Appends rows of whole extents from `at` on for as long as this layer, which is the top,
-    /// decides alone, and returns how far that went.
-    #[inline]
+    /// Appends rows of whole extents from `at` to at most `limit`, for as long as this layer, at
+    /// this depth, decides alone, and returns how far that went.
+    // By itself, so that what the loop needs stays in registers.
+    #[inline(never)]
     fn plain_rows(
         &mut self,
         at: u64,
+        limit: u64,
+        depth: u32,
         is_last: bool,
         rows: &mut Rows,
         context: &Context,
@@ -168,13 +171,16 @@ impl Layer {
                 file = self.file(index)?;
             }
             let Extent { length, offset, .. } = *extent;
+            if length > limit - start {
+                break;
+            }
             if offset.saturating_add(length) > file.end {
                 self.check_inside(columns, Place::in_file(index, offset), length, context)?;
             }
-            // Without a place, the file is the first of the top layer's, and so 0.
-            let (file, flags) = (file.number, columns.flags());
-            rows.append(Row { start, length, offset, file, depth: 0, flags });
-            // The batch ends below 2^64.
+            let flags = columns.flags();
+            let file = if flags.has_offset() { file.number } else { 0 };
+            rows.append(Row { start, length, offset, file, depth, flags });
+            // At most the limit.
             start += length;
             taken += 1;
         }
@@ -290,6 +296,11 @@ pub struct Chain {
     layers: Vec<Layer>,
     files: Vec<PathBuf>,
     context: Arc<Context>,
+    /// Up to where the disk has been asked about, and the layer that answers there: those above
+    /// it are absent, each up to its limit.
+    reached: u64,
+    asked: usize,
+    limits: Vec<u64>,
 }
 
 impl Chain {
@@ -320,7 +331,7 @@ impl Chain {
                 layer.files.push(LayerFile { number, end });
             }
         }
-        Ok(Self { layers, files, context })
+        Ok(Self { layers, files, context, reached: 0, asked: 0, limits: Vec::new() })
     }
 
     /// Length of the disk in bytes: the top layer's.
@@ -365,25 +376,46 @@ impl Chain {
     /// What the layer met that had to answer for the byte behind the rows appended.
     pub(crate) fn fill(&mut self, at: u64, end: u64, rows: &mut Rows) -> Result<u64> {
         let mut at = at;
+        if at != self.reached {
+            self.asked = 0;
+        }
         while at < end && rows.room() > 0 {
-            let is_last = self.layers.len() == 1;
-            if let Some(top) = self.layers.first_mut() {
-                let reached = top.plain_rows(at, is_last, rows, &self.context)?;
-                if reached > at {
-                    at = reached;
+            let limit = self.rise(at, end);
+            let is_last = self.asked + 1 == self.layers.len();
+            if let Some(layer) = self.layers.get_mut(self.asked) {
+                let depth = depth_of(self.asked);
+                let stop = layer.plain_rows(at, limit, depth, is_last, rows, &self.context)?;
+                if stop > at {
+                    at = stop;
                     continue;
                 }
             }
-            at = self.descend(at, end, rows)?;
+            at = self.descend(at, limit, end, rows)?;
         }
+        self.reached = at;
         Ok(at)
     }
 
-    /// Appends one row, asking layer after layer for as long as they do not decide.
-    fn descend(&mut self, at: u64, end: u64, rows: &mut Rows) -> Result<u64> {
-        let mut limit = end;
-        let mut layers = self.layers.iter_mut().peekable();
-        let mut depth = 0;
+    /// Goes back to the lowest layer above which all are known to be absent at `at`, and returns
+    /// up to where they are.
+    #[inline]
+    fn rise(&mut self, at: u64, end: u64) -> u64 {
+        while let Some(limit) = self.asked.checked_sub(1).and_then(|i| self.limits.get(i)) {
+            if at < *limit {
+                return *limit;
+            }
+            self.asked -= 1;
+        }
+        end
+    }
+
+    /// Appends one row, asking layer after layer for as long as they do not decide, from the one
+    /// that is asked now.
+    #[inline(never)]
+    fn descend(&mut self, at: u64, limit: u64, end: u64, rows: &mut Rows) -> Result<u64> {
+        let mut limit = limit;
+        let first = self.asked;
+        let mut layers = self.layers.iter_mut().skip(first).peekable();
         while let Some(layer) = layers.next() {
             let (status, layer_end) = layer.piece(at, end, &self.context)?;
             limit = limit.min(layer_end);
@@ -391,11 +423,13 @@ impl Chain {
             match layers.peek() {
                 Some(below) if status.is_absent() && at < below.size => {
                     limit = limit.min(below.size);
-                    depth += 1;
+                    self.limits.truncate(self.asked);
+                    self.limits.push(limit);
+                    self.asked += 1;
                 }
                 _ => {
                     let (columns, place) = Columns::of(status);
-                    let context = &self.context;
+                    let (depth, context) = (depth_of(self.asked), &self.context);
                     rows.append(layer.row(at, limit - at, depth, columns, place, context)?);
                     return Ok(limit);
                 }
@@ -403,6 +437,13 @@ impl Chain {
         }
         Err(Error::new(ErrorKind::Bug, "a chain without layers"))
     }
+}
+
+/// The depth of the layer number `index`.
+#[inline]
+fn depth_of(index: usize) -> u32 {
+    // There are far fewer layers than 2^32.
+    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
