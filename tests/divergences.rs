@@ -33,6 +33,30 @@ fn the_documentation_has_the_same_list() {
     }
 }
 
+/// Differences in options and output, which no format knows of.
+const OF_THE_PROGRAM: [&str; 2] = ["size-syntax-of-newest", "write-errors"];
+
+/// What a format says of itself is what the table says of it.
+#[test]
+fn every_format_knows_its_differences() {
+    let registry = instar::registry().unwrap();
+    for entry in registry.entries() {
+        let name = entry.format.name();
+        let listed: BTreeSet<&str> = DIVERGENCES
+            .iter()
+            .filter(|divergence| divergence.formats.contains(&name))
+            .map(|divergence| divergence.id)
+            .filter(|id| !OF_THE_PROGRAM.contains(id))
+            .collect();
+        let said = entry.format.divergences();
+        assert!(said.is_sorted(), "{name}: {said:?}");
+        assert_eq!(said, Vec::from_iter(listed), "{name}");
+    }
+    for id in OF_THE_PROGRAM {
+        assert!(DIVERGENCES.iter().any(|divergence| divergence.id == id), "{id}");
+    }
+}
+
 #[test]
 fn every_pattern_matches_an_image() {
     let mut patterns = 0;

@@ -34,6 +34,14 @@ impl ImageFormat for Qcow2 {
         "versions 2 and 3, subclusters, compression, encryption, external data files"
     }
 
+    fn extensions(&self) -> &'static [&'static str] {
+        &["qcow2"]
+    }
+
+    fn divergences(&self) -> &'static [&'static str] {
+        &["data-file-folder", "external-refused", "metadata-outside-file", "qemu-crash"]
+    }
+
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         let header = Fields::new("header", 0, probe.head());
         let (Ok(disk::MAGIC), Ok(version), Ok(bits)) =

@@ -24,6 +24,10 @@ impl ImageFormat for Raw {
         "any file or block device as it is; holes by SEEK_HOLE"
     }
 
+    fn extensions(&self) -> &'static [&'static str] {
+        &["raw", "img"]
+    }
+
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         if foreign::is_foreign(probe) { Confidence::No } else { Confidence::Fallback }
     }

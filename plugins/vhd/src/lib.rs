@@ -46,6 +46,14 @@ impl ImageFormat for Vhd {
         "Virtual PC and Hyper-V disks: dynamic, fixed and differencing"
     }
 
+    fn extensions(&self) -> &'static [&'static str] {
+        &["vhd", "avhd"]
+    }
+
+    fn divergences(&self) -> &'static [&'static str] {
+        &["external-refused", "qemu-crash", "vhd-differencing", "vhd-fixed-detected"]
+    }
+
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         let footer = |bytes| Footer::decode(Fields::new("footer", 0, bytes));
         if let Some(first) = probe.head().first_chunk().filter(|bytes| Footer::is_at(bytes)) {

@@ -60,6 +60,14 @@ impl ImageFormat for Vhdx {
         "Hyper-V: dynamic, fixed and differencing disks, pending logs"
     }
 
+    fn extensions(&self) -> &'static [&'static str] {
+        &["vhdx", "avhdx"]
+    }
+
+    fn divergences(&self) -> &'static [&'static str] {
+        &["vhdx-allocation"]
+    }
+
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         let head = probe.head();
         if !head.starts_with(FILE_SIGNATURE) {

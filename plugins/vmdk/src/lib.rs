@@ -38,6 +38,14 @@ impl ImageFormat for Vmdk {
         "VMware disks: sparse, stream-optimized, ESX sparse, seSparse; split and flat by descriptor"
     }
 
+    fn extensions(&self) -> &'static [&'static str] {
+        &["vmdk"]
+    }
+
+    fn divergences(&self) -> &'static [&'static str] {
+        &["external-refused", "metadata-outside-file", "qemu-crash", "vmdk-split"]
+    }
+
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         probe::probe(probe)
     }

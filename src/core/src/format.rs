@@ -75,6 +75,21 @@ pub trait ImageFormat: Sync {
     /// One line on what is covered.
     fn about(&self) -> &'static str;
 
+    /// How names of such files usually end: lower case, without the dot, the most usual first.
+    ///
+    /// To tell people; detection looks at what is in a file, never at its name.
+    fn extensions(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What is on purpose not as in qemu-img for this format, as short names sorted.
+    ///
+    /// They should be headings of the plugin's documentation. For the formats that come with
+    /// instar that is `docs/quirks.md`.
+    fn divergences(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// How sure the format is that the file is in it. Pure: looks at the slices, does no I/O.
     fn probe(&self, probe: &Probe<'_>) -> Confidence;
 

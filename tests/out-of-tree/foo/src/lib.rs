@@ -46,6 +46,10 @@ impl ImageFormat for Foo {
         "made up, to show how a format is added"
     }
 
+    fn extensions(&self) -> &'static [&'static str] {
+        &["foo"]
+    }
+
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         match probe.head().first_chunk::<HEADER>() {
             Some(header) if Header::has_magic(header) => match Header::decode(header) {
