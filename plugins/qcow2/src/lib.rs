@@ -11,10 +11,12 @@ mod entry;
 mod error;
 mod extensions;
 mod refcounts;
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 mod samples;
 mod snapshots;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
 
@@ -24,6 +26,8 @@ use source::Qcow2Source;
 pub struct Qcow2;
 
 instar_core::register!(Qcow2);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_samples!(Qcow2, samples::all);
 
 impl ImageFormat for Qcow2 {
     fn name(&self) -> &'static str {

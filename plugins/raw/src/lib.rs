@@ -4,6 +4,8 @@
 //! `SEEK_DATA` and `SEEK_HOLE` tell. The disk's size is the file's, rounded up to a sector.
 
 mod foreign;
+#[cfg(any(test, feature = "testkit"))]
+mod samples;
 mod source;
 
 use instar_core::{Confidence, ExtentSource, Image, ImageFormat, Probe, Result};
@@ -14,6 +16,8 @@ use source::RawSource;
 pub struct Raw;
 
 instar_core::register!(Raw);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_samples!(Raw, samples::all);
 
 impl ImageFormat for Raw {
     fn name(&self) -> &'static str {

@@ -53,14 +53,11 @@ mod tests {
     use pretty_assertions::assert_eq;
 
     use crate::Raw;
-
-    fn sample() -> MemoryStorage {
-        MemoryStorage::new(100_000).with_data(4096, [1; 4096]).with_data(90_000, [1; 10_000])
-    }
+    use crate::samples::{all, holes_around_data};
 
     #[test]
     fn data_and_holes_have_their_own_offset_and_the_last_sector_is_filled_up() {
-        let mut source = open(&Raw, sample()).unwrap();
+        let mut source = open(&Raw, holes_around_data()).unwrap();
         let hole = |at| Status::ZeroAt(Place::at(at));
         assert_eq!(
             extents(source.as_mut()).unwrap(),
@@ -81,6 +78,9 @@ mod tests {
 
     #[test]
     fn laws() {
-        assert_eq!(check_source(|| open(&Raw, sample())), 5);
+        for sample in all() {
+            let count = check_source(|| open(&Raw, sample.image().clone()));
+            assert_eq!(count, sample.extents(), "{}", sample.name());
+        }
     }
 }

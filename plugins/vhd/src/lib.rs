@@ -16,7 +16,7 @@ mod disk;
 mod error;
 mod open;
 mod parent;
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 mod samples;
 mod size;
 mod source;
@@ -32,6 +32,8 @@ use source::VhdSource;
 pub struct Vhd;
 
 instar_core::register!(Vhd);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_samples!(Vhd, samples::all);
 
 impl ImageFormat for Vhd {
     fn name(&self) -> &'static str {

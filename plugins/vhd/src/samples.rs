@@ -1,6 +1,10 @@
 //! Disks built byte by byte.
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used)] // a wrong sample is to fail its test
+#![cfg_attr(not(test), allow(dead_code))] // some of it is for tests of the plugin's own
+
 use instar_core::MemoryStorage;
+use instar_core::testkit::Sample;
 
 use crate::disk::UNUSED;
 
@@ -197,4 +201,14 @@ pub(crate) fn fixed() -> MemoryStorage {
         .with_data(0, [1; 4096])
         .with_data(12288, [2; 4096])
         .with_data(16384, Footer::new(2, 16384).bytes())
+}
+
+/// All kinds of sound images.
+pub(crate) fn all() -> Vec<Sample> {
+    vec![
+        Sample::new("dynamic", dynamic().bytes(), 6),
+        Sample::new("dynamic, blocks without bitmap", dynamic_tiny_blocks().bytes(), 5),
+        Sample::new("differencing", differencing().bytes(), 9),
+        Sample::new("fixed", fixed(), 1),
+    ]
 }

@@ -13,8 +13,8 @@ use pretty_assertions::assert_eq;
 use crate::Vhd;
 use crate::disk::UNUSED;
 use crate::samples::{
-    BLOCK, Disk, Footer, STRIDE, TABLE, differencing, dynamic, dynamic_tiny_blocks, fixed, put,
-    seal,
+    self, BLOCK, Disk, Footer, STRIDE, TABLE, differencing, dynamic, dynamic_tiny_blocks, fixed,
+    put, seal,
 };
 
 fn memory(disk: &Disk) -> MemoryStorage {
@@ -47,6 +47,16 @@ fn over_holes(at: u64) -> Status {
 }
 
 #[test]
+fn laws_hold_for_every_sample() {
+    let samples = samples::all();
+    assert_eq!(samples.len(), 4);
+    for sample in samples {
+        let count = check_source(|| open(&Vhd, sample.image().clone()));
+        assert_eq!(count, sample.extents(), "{}", sample.name());
+    }
+}
+
+#[test]
 fn a_dynamic_disk_has_data_where_blocks_are_and_zeros_elsewhere() {
     let at = |entry: u32| data(u64::from(entry) * 512 + 512);
     assert_eq!(
@@ -60,7 +70,6 @@ fn a_dynamic_disk_has_data_where_blocks_are_and_zeros_elsewhere() {
             (1024, at(4 + 2 * STRIDE)),
         ]
     );
-    assert_eq!(check_source(|| open(&Vhd, memory(&dynamic()))), 6);
 }
 
 #[test]
@@ -75,7 +84,6 @@ fn tiny_blocks_have_no_bitmap_and_merge() {
             (512, data(9 * 512)),
         ]
     );
-    assert_eq!(check_source(|| open(&Vhd, memory(&dynamic_tiny_blocks()))), 5);
 }
 
 #[test]
@@ -137,7 +145,6 @@ fn a_differencing_disk_shows_its_own_sectors() {
             (2 * BLOCK, Status::Absent),
         ]
     );
-    assert_eq!(check_source(|| open(&Vhd, memory(&differencing()))), 9);
 }
 
 #[test]
@@ -203,7 +210,6 @@ fn a_parent_without_an_id_may_be_any() {
 #[test]
 fn a_fixed_disk_is_its_file_without_the_footer() {
     assert_eq!(map(fixed()), [(16384, over_holes(0))]);
-    assert_eq!(check_source(|| open(&Vhd, fixed())), 1);
 }
 
 #[test]

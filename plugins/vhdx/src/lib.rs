@@ -23,7 +23,7 @@ mod log;
 mod metadata;
 mod regions;
 mod replay;
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 mod samples;
 mod source;
 #[cfg(test)]
@@ -50,6 +50,8 @@ use replay::Replayed;
 pub struct Vhdx;
 
 instar_core::register!(Vhdx);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_samples!(Vhdx, samples::all);
 
 impl ImageFormat for Vhdx {
     fn name(&self) -> &'static str {

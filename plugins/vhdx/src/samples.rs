@@ -3,7 +3,11 @@
 //! Every sample has its parts at the same places: log at 1 MiB, metadata at 2 MiB, BAT at 3 MiB,
 //! blocks from 4 MiB on.
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used)] // a wrong sample is to fail its test
+#![cfg_attr(not(test), allow(dead_code))] // some of it is for tests of the plugin's own
+
 use instar_core::MemoryStorage;
+use instar_core::testkit;
 
 use crate::disk::{
     BAT_REGION, FILE_PARAMETERS, LOGICAL_SECTOR_SIZE, METADATA_REGION, MIB, PARENT_LOCATOR,
@@ -454,6 +458,13 @@ pub(crate) fn sound() -> Vec<(&'static str, Sample, usize)> {
             1,
         ),
     ]
+}
+
+/// The same for the tests of programs that the format is in.
+pub(crate) fn all() -> Vec<testkit::Sample> {
+    let registered =
+        |(name, sample, count): (_, Sample, _)| testkit::Sample::new(name, sample.storage(), count);
+    sound().into_iter().map(registered).collect()
 }
 
 /// The BAT and the length of the file are right only after the log's replay: the entry before

@@ -14,7 +14,7 @@ mod error;
 mod grains;
 mod open;
 mod probe;
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 mod samples;
 mod sesparse;
 mod source;
@@ -28,6 +28,8 @@ use instar_core::{Confidence, ExtentSource, Image, ImageFormat, Probe, Result};
 pub struct Vmdk;
 
 instar_core::register!(Vmdk);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_samples!(Vmdk, samples::all);
 
 impl ImageFormat for Vmdk {
     fn name(&self) -> &'static str {

@@ -3,6 +3,8 @@
 //! A broken law is a panic that says which one, as in any test.
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
+mod samples;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use crate::{
     ImageFile, ImageFormat, Limits, Location, MemoryStorage, Notices, Opener, Place, Probe,
     QemuVersion, Result, SECTOR, Status, Storage, open_layer, read_padded,
 };
+
+pub use samples::{Sample, SampleRegistration, registered_samples};
 
 /// Batches after which a scan of a damaged image is given up as endless.
 const STEP_BUDGET: usize = 2_000;

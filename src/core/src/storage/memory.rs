@@ -61,6 +61,12 @@ impl MemoryStorage {
     }
 }
 
+impl From<Vec<u8>> for MemoryStorage {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::from_bytes(bytes)
+    }
+}
+
 impl ReadAt for MemoryStorage {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let room = usize::try_from(self.length.saturating_sub(at)).unwrap_or(usize::MAX);

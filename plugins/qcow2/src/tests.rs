@@ -1,0 +1,253 @@
+//! What the format makes of the samples, and what it refuses.
+
+use instar_core::testkit::{check_hostile, check_source, data, extents, open};
+use instar_core::{Error, ErrorKind, MemoryStorage, Place, Result, Status};
+use pretty_assertions::assert_eq;
+
+use crate::Qcow2;
+use crate::samples::*;
+
+fn map(builder: &Builder) -> Result<Vec<(u64, Status)>> {
+    extents(open(&Qcow2, builder.storage())?.as_mut())
+}
+
+#[test]
+fn the_statuses_of_a_mixed_image() {
+    assert_eq!(
+        map(&mixed()).unwrap(),
+        [
+            (K64, data(16 * K64)),
+            (K64, Status::Zero),
+            (K64, Status::ZeroAt(Place::at(17 * K64))),
+            (K64, Status::Absent),
+            (2 * K64, Status::Compressed),
+            (3 * K64, data(20 * K64)),
+            (K64, data(30 * K64)),
+        ]
+    );
+}
+
+#[test]
+fn the_statuses_of_extended_entries() {
+    let sub = K64 / 32;
+    let absent = |at| Status::AbsentAt(Place::at(at));
+    let base = 16 * K64;
+    assert_eq!(
+        map(&extended()).unwrap(),
+        [
+            (5 * sub, absent(base)),
+            (3 * sub, data(base + 5 * sub)),
+            (12 * sub, absent(base + 8 * sub)),
+            (2 * sub, Status::ZeroAt(Place::at(base + 20 * sub))),
+            (10 * sub, absent(base + 22 * sub)),
+            (K64, Status::Absent),
+            (4 * sub, Status::Zero),
+            (28 * sub, Status::Absent),
+            (K64, Status::Zero),
+            (2 * K64 - sub, data(20 * K64)),
+            (sub, absent(22 * K64 - sub)),
+            (K64, Status::Compressed),
+            (K64, absent(22 * K64)),
+        ]
+    );
+}
+
+#[test]
+fn small_clusters_and_absent_tables() {
+    let map = map(&small_clusters()).unwrap();
+    assert_eq!(map.len(), 64 + 2 + 1);
+    assert_eq!(map[63], (512 + 2 * 32768, Status::Absent));
+    assert_eq!(map[64], (32768, data(512 * 150)));
+    assert_eq!(map[65], (32768, Status::Zero));
+    assert_eq!(map[66], (32768, Status::Absent));
+}
+
+#[test]
+fn laws() {
+    let samples = all();
+    assert_eq!(samples.len(), 3);
+    for sample in samples {
+        let count = check_source(|| open(&Qcow2, sample.image().clone()));
+        assert_eq!(count, sample.extents(), "{}", sample.name());
+    }
+}
+
+#[test]
+fn damaged_images_never_panic() {
+    for sample in [mixed(), extended(), small_clusters()] {
+        assert!(check_hostile(&Qcow2, &sample.bytes(), 2000) > 2000);
+    }
+}
+
+#[test]
+fn holes_of_the_host_show_when_only_metadata_looks_preallocated() {
+    // All refcounts are 1, and next to nothing is allocated.
+    let refcounts = |builder: Builder| {
+        let mut bytes = builder.bytes();
+        let table = 2 * 65536;
+        let block = 8 * 65536_usize;
+        bytes[table..table + 8].copy_from_slice(&(block as u64).to_be_bytes());
+        for entry in bytes[block..block + 65536].chunks_exact_mut(2) {
+            entry.copy_from_slice(&[0, 1]);
+        }
+        MemoryStorage::from_bytes(bytes)
+    };
+    let kind = |allocated: u64| {
+        let storage = refcounts(mixed()).with_allocated(allocated);
+        extents(open(&Qcow2, storage).unwrap().as_mut()).unwrap()[0].1
+    };
+    let place = Place::at(16 * K64);
+    // 64 clusters in use: 57 allocated ask for 63, 58 for 64, 59 for 65.
+    assert_eq!(kind(10 * K64), Status::DataOverHoles(place));
+    assert_eq!(kind(58 * K64), Status::DataOverHoles(place));
+    assert_eq!(kind(59 * K64), Status::Data(place));
+}
+
+fn refused(builder: &Builder) -> String {
+    refusal(builder).to_string()
+}
+
+fn refusal(builder: &Builder) -> Error {
+    map(builder).expect_err("the image is refused")
+}
+
+#[test]
+fn each_refusal_names_field_and_value() {
+    let plain = || Builder::new(16, 4 * K64).table(&[]);
+    let be32 = u32::to_be_bytes;
+    let be64 = u64::to_be_bytes;
+    let extension = |kind: u32, length: u32, data: &[u8]| {
+        plain().with(104, &be32(kind)).with(108, &be32(length)).with(112, data)
+    };
+    let cases: Vec<(Builder, &str)> = vec![
+        (plain().with(0, b"QFI0"), "the magic is [51, 46, 49, 30]"),
+        (
+            plain().with(4, &be32(4)),
+            "version 4 is not supported, only 2 and 3 are (at file offset 0x4)",
+        ),
+        (
+            plain().with(20, &be32(22)),
+            "cluster_bits is 22, allowed are 9 to 21 (at file offset 0x14)",
+        ),
+        (plain().with(100, &be32(96)), "header_length is 96, version 3 has at least 104"),
+        (plain().with(100, &be32(65537)), "header_length is 65537, more than a cluster of 65536"),
+        (
+            plain().with(8, &be64(65537)),
+            "backing file name lies at 0x10001, outside the first cluster",
+        ),
+        (
+            plain().with(8, &be64(512)).with(16, &be32(1024)),
+            "name has 1024 bytes, at most 1023 are",
+        ),
+        (plain().with(100, &be32(112)).with(104, &[2]), "compression type 2 is unknown"),
+        (
+            plain().with(100, &be32(112)).with(104, &[1]),
+            "type is 1, but incompatible feature bit 3 (compression type) is clear",
+        ),
+        (
+            plain().with(72, &be64(8)),
+            "type is 0, but incompatible feature bit 3 (compression type) is set",
+        ),
+        (plain().with(72, &be64(0x60)), "features are not supported: unknown feature bits 0x60"),
+        (Builder::new(13, 8192).extended(), "clusters of at least 16384 bytes, not 8192"),
+        (plain().with(96, &be32(7)), "refcount_order is 7"),
+        (plain().with(56, &be32(0)), "refcount_table_clusters is 0"),
+        (plain().with(56, &be32(129)), "the refcount table has 8454144 bytes, at most 8388608 are"),
+        (plain().with(48, &be64(512)), "the refcount table lies at 0x200, which is no multiple"),
+        (
+            plain().with(48, &be64(i64::MAX as u64 - 0xffff)),
+            "the refcount table lies at 0x7fffffffffff0000, and so ends above 2^63 - 1",
+        ),
+        (plain().with(60, &be32(65537)), "the snapshot table has 65537 entries"),
+        (plain().with(64, &be64(1)), "the snapshot table lies at 0x1,"),
+        (plain().with(36, &be32(4 << 20 | 1)), "the L1 table has 4194305 entries, at most 4194304"),
+        (plain().with(40, &be64(100)), "the L1 table lies at 0x64,"),
+        (
+            plain().with(40, &be64(1 << 40)),
+            "the L1 table (8 bytes at 0x10000000000) is outside the file of 4194304 bytes",
+        ),
+        (
+            plain().with(24, &be64(u64::MAX)).with(36, &be32(1)),
+            "the virtual size is 18446744073709551615 bytes",
+        ),
+        (
+            plain().with(24, &be64(1 << 40)).with(36, &be32(1)),
+            "L1 table has 1 entries, a disk of 1099511627776 bytes needs 2048",
+        ),
+        (plain().with(32, &be32(3)), "crypt_method is 3"),
+        (plain().with(32, &be32(2)), "there is no encryption header extension"),
+        (plain().with(72, &be64(4)), "no external data file is named"),
+        (plain().with(88, &be64(2)), "autoclear bit 1 (raw data file) is set without"),
+        (
+            extension(0xe279_2aca, 16, &[b'x'; 16]),
+            "backing file format name has 16 bytes, at most 15",
+        ),
+        (extension(1, 65536, &[]), "type 0x00000001 has 65536 bytes, only 65424 are left"),
+        (extension(0x0537_be77, 16, &[]), "only allowed with crypt_method 2, not 0"),
+        (extension(0x2385_2875, 8, &[]), "bitmaps extension: the length is 8, not 24"),
+        (
+            plain().with(60, &be32(1)).with(64, &be64(1 << 30)),
+            "snapshot table (40 bytes at 0x40000000) is outside the file",
+        ),
+        (Builder::new(16, 4 * K64).l1_entry(0x30200), "L2 table at L1 index 0 lies at 0x30200"),
+        (
+            Builder::new(16, 4 * K64).l1_entry(1 << 40),
+            "L2 table (32 bytes at 0x10000000000) is outside the file",
+        ),
+    ];
+
+    for (builder, text) in &cases {
+        let message = refused(builder);
+        assert!(message.contains(text), "{message:?} should contain {text:?}");
+    }
+    assert_eq!(cases.len(), 35);
+}
+
+#[test]
+fn a_named_unknown_feature_is_refused_by_name() {
+    let mut entry = [0; 96];
+    entry[..12].copy_from_slice(b"\0\x06my feature");
+    entry[48..56].copy_from_slice(b"\x01\x07compat");
+    let builder = Builder::new(16, K64)
+        .with(72, &0xe0_u64.to_be_bytes())
+        .with(104, &0x6803_f857_u32.to_be_bytes())
+        .with(108, &96_u32.to_be_bytes())
+        .with(112, &entry);
+    let message = refused(&builder);
+    assert!(message.contains("not supported: my feature, unknown feature bits 0xa0"), "{message}");
+    assert_eq!(refusal(&builder).kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn what_comes_before_a_bad_entry_is_told() {
+    let builder = Builder::new(16, 4 * K64).table(&[16 * K64, 0, 0x200]);
+    let mut source = open(&Qcow2, builder.storage()).unwrap();
+    let mut batch = instar_core::Batch::default();
+    batch.ask(0, 4 * K64);
+    assert!(source.extents(&mut batch).is_err());
+    assert_eq!(batch.cursor(), 2 * K64);
+    // An extended run is not told before the entry behind it is known to be sound.
+    let builder = Builder::new(16, 4 * K64).extended().table(&[16 * K64, !0 >> 32, 0, 0, 0, 1]);
+    let mut source = open(&Qcow2, builder.storage()).unwrap();
+    batch.ask(0, 4 * K64);
+    assert!(source.extents(&mut batch).is_err());
+    assert_eq!(batch.cursor(), K64);
+    batch.ask(0, 2 * K64);
+    assert!(source.extents(&mut batch).is_ok());
+    assert_eq!(batch.cursor(), 2 * K64);
+}
+
+#[test]
+fn the_backing_file_is_reported_with_its_format() {
+    let builder = Builder::new(16, K64)
+        .with(8, &200_u64.to_be_bytes())
+        .with(16, &8_u32.to_be_bytes())
+        .with(104, &0xe279_2aca_u32.to_be_bytes())
+        .with(108, &3_u32.to_be_bytes())
+        .with(112, b"raw")
+        .with(200, b"base.img");
+    let source = open(&Qcow2, builder.storage()).unwrap();
+    let backing = source.backing().unwrap();
+    assert_eq!(backing.names, ["base.img"]);
+    assert_eq!(backing.format.as_deref(), Some("raw"));
+}
