@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
 
-use instar_core::testkit::{self, Random, check_hostile, check_source, data, extents, open, probe};
+use instar_core::testkit::{
+    self, Random, check_format, check_hostile, check_source, data, extents, open, probe,
+};
 use instar_core::{
     Confidence, Context, ErrorKind, ExternalPolicy, MemoryStorage, Notices, Opener, Place,
     QemuVersion, Role, Status,
@@ -48,12 +50,7 @@ fn over_holes(at: u64) -> Status {
 
 #[test]
 fn laws_hold_for_every_sample() {
-    let samples = samples::all();
-    assert_eq!(samples.len(), 4);
-    for sample in samples {
-        let count = check_source(|| open(&Vhd, sample.image().clone()));
-        assert_eq!(count, sample.extents(), "{}", sample.name());
-    }
+    assert_eq!(check_format(&Vhd, &samples::all()).samples, 4);
 }
 
 #[test]

@@ -3,7 +3,11 @@
 //! A broken law is a panic that says which one, as in any test.
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
+mod format;
 mod samples;
+mod storage;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +18,7 @@ use crate::{
     QemuVersion, Result, SECTOR, Status, Storage, open_layer, read_padded,
 };
 
+pub use format::{Checked, check_format, check_registry};
 pub use samples::{Sample, SampleRegistration, registered_samples};
 
 /// Batches after which a scan of a damaged image is given up as endless.
@@ -100,39 +105,17 @@ pub fn check_source(open: impl Fn() -> Result<Box<dyn ExtentSource>>) -> usize {
 /// Truncates and mutates an image in memory: every variant opens and maps, or is an error; none
 /// panics or goes on without end. Returns how many variants were tried.
 pub fn check_hostile(format: &dyn ImageFormat, bytes: &[u8], mutations: usize) -> usize {
-    let mut tried = 0;
-    let mut random = Random::new(bytes.len() as u64);
-    let step = (bytes.len() / 64).max(1);
-    for length in (0..bytes.len()).step_by(step).chain([1, 3, 511, 512, 513]) {
-        exercise(format, bytes.get(..length).unwrap_or(bytes).to_vec());
-        tried += 1;
-    }
-    // Metadata is mostly at the start: half of the flips go there.
-    let near = bytes.len().clamp(1, 4096);
-    for _ in 0..mutations {
-        let mut mutant = bytes.to_vec();
-        for _ in 0..=random.below(4) {
-            let range = if random.below(2) == 0 { near } else { bytes.len().max(1) };
-            let at = random.below(range);
-            if let Some(byte) = mutant.get_mut(at) {
-                *byte = match random.below(4) {
-                    0 => 0,
-                    1 => 0xff,
-                    2 => *byte ^ (1 << random.below(8)),
-                    _ => random.next().to_le_bytes()[0],
-                };
-            }
-        }
-        exercise(format, mutant);
-        tried += 1;
-    }
-    tried
+    let image: Arc<dyn Storage> = Arc::new(MemoryStorage::from_bytes(bytes));
+    format::damage(format, &image, &[(0, image.len())], mutations)
 }
 
-fn exercise(format: &dyn ImageFormat, bytes: Vec<u8>) {
-    let storage = MemoryStorage::from_bytes(bytes);
-    let _ = probe(format, &storage);
-    let Ok(mut source) = open(format, storage) else {
+fn exercise(format: &dyn ImageFormat, storage: Arc<dyn Storage>) {
+    let _ = probe(format, storage.as_ref());
+    let location = Location::new(Path::new("image"));
+    let context = context();
+    let Ok(mut source) =
+        open_layer(format, Image { storage, location: &location, context: &context })
+    else {
         return;
     };
     let size = source.virtual_size();

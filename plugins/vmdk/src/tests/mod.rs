@@ -4,7 +4,9 @@ mod refused;
 
 use std::sync::{Arc, Mutex};
 
-use instar_core::testkit::{check_hostile, check_source, context, data, extents, open, open_with};
+use instar_core::testkit::{
+    check_format, check_hostile, check_source, context, data, extents, open, open_with,
+};
 use instar_core::{
     Context, ErrorKind, ExtentSource, ImageFile, Limits, MemoryStorage, Notices, Opener, Place,
     Role, Status,
@@ -53,12 +55,7 @@ fn warnings(bytes: Vec<u8>) -> Vec<String> {
 
 #[test]
 fn laws_hold_for_every_sample() {
-    let samples = samples::sound();
-    assert_eq!(samples.len(), 15);
-    for (name, bytes, count) in samples {
-        let opened = || open(&Vmdk, MemoryStorage::from_bytes(bytes.clone()));
-        assert_eq!(check_source(opened), count, "{name}");
-    }
+    assert_eq!(check_format(&Vmdk, &samples::all()).samples, 15);
 }
 
 #[test]

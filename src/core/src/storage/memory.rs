@@ -55,6 +55,12 @@ impl MemoryStorage {
         self
     }
 
+    /// Offset and length of every piece, in bytes.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn pieces(&self) -> Vec<(u64, u64)> {
+        self.pieces.iter().map(|(start, bytes)| (*start, bytes.len() as u64)).collect()
+    }
+
     /// The start and bytes of the piece at `at`, or of the last one before it.
     fn piece_before(&self, at: u64) -> Option<(u64, &[u8])> {
         self.pieces.range(..=at).next_back().map(|(start, bytes)| (*start, bytes.as_slice()))

@@ -1,0 +1,289 @@
+//! All laws at once: of one format and its samples, and of all formats of a program.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::samples::SampleRegistration;
+use super::storage::{Damaged, Failing};
+use super::{
+    Random, Sample, check_source, context, exercise, open, probe, registered_samples, scan,
+};
+use crate::{
+    Confidence, Context, ErrorKind, Extent, ExtentSource, Image, ImageFormat, Location,
+    MemoryStorage, Opener, Registry, Result, SECTOR, Storage, detect, open_layer, read_padded,
+};
+
+/// How often each sample is damaged.
+const DAMAGES: usize = 1_000;
+/// Calls to the storage that are made to fail, one sample at a time.
+const FAULTS: u64 = 64;
+/// Units of reads with which the map must be the same.
+const READ_UNITS: [u64; 3] = [512, 4096, 2 << 20];
+/// Samples of at most this many bytes are sealed after damage.
+const SEALED: u64 = 16 << 20;
+
+/// What [`check_format`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Samples that obey the laws.
+    pub samples: usize,
+    /// Damaged variants of them that are a map or an error.
+    pub damaged: usize,
+    /// Calls to the storage that were made to fail, and were an error.
+    pub faults: usize,
+}
+
+/// Checks a format against every law, on these samples. The laws:
+///
+/// - Name and aliases are short and in lower case, and so are the file name endings; none is said
+///   twice. There is a description.
+/// - Each sample opens, maps to the extents that it says, and obeys what [`check_source`] checks.
+/// - The format claims its samples, but no empty file and no zeros. Those it refuses to open, and
+///   the longer ones are [`ErrorKind::WrongFormat`].
+/// - The answer does not depend on the unit of reads.
+/// - If the storage fails, so does opening or mapping, as [`ErrorKind::Io`].
+/// - Other files are not needed, or asked for through [`Image::members`].
+/// - Every truncated or damaged variant is a map or an error; none panics or goes on without end.
+///   If the samples say how, they are also sealed after the damage.
+///
+/// # Panics
+/// If a law is broken, with its statement and the sample.
+pub fn check_format(format: &dyn ImageFormat, samples: &[Sample]) -> Checked {
+    check_words(format);
+    check_nothing(format);
+    assert!(!samples.is_empty(), "{} has samples", format.name());
+    let names: BTreeSet<&str> = samples.iter().map(Sample::name).collect();
+    assert_eq!(names.len(), samples.len(), "every sample has a name of its own: {names:?}");
+    let mut checked = Checked::default();
+    for sample in samples {
+        let about = format!("{}: sample {:?}", format.name(), sample.name());
+        // Shown by a test that fails.
+        eprintln!("{about}");
+        let count = check_source(|| open(format, sample.image().clone()));
+        assert_eq!(count, sample.extents(), "{about} has as many extents as it says");
+        let claimed = probe(format, sample.image()) != Confidence::No;
+        assert_eq!(claimed, sample.is_detected(), "{about} is claimed if it is to be");
+        check_read_units(format, sample, &about);
+        check_other_files(format, sample, &about);
+        checked.faults += check_faults(format, sample, &about);
+        checked.damaged += check_damaged(format, sample);
+        checked.samples += 1;
+    }
+    checked
+}
+
+/// Checks all formats of a program on the samples that are registered for them: [`check_format`]
+/// for each, and that they agree with each other. A sample is claimed by its own format surer than
+/// by any other, and every other format refuses to open it (but for those that take any file, such
+/// as raw). Returns what was checked for each format, by name.
+///
+/// # Panics
+/// If a law is broken, a format has no samples, or samples are registered for a format that is not.
+pub fn check_registry(registry: &Registry) -> BTreeMap<&'static str, Checked> {
+    let formats: Vec<&dyn ImageFormat> = registry.entries().iter().map(|e| e.format).collect();
+    for SampleRegistration { format, package, .. } in inventory::iter::<SampleRegistration> {
+        let known = formats.iter().any(|known| known.name() == format.name());
+        assert!(known, "{package} has samples of {}, which is not registered", format.name());
+    }
+    let mut checked = BTreeMap::new();
+    for format in &formats {
+        let name = format.name();
+        let samples = registered_samples(name);
+        for sample in &samples {
+            let about = format!("{name}: sample {:?}", sample.name());
+            let found = detect(registry, sample.image()).expect("memory can be read");
+            let winner = found.winner().ok().map(|winner| winner.name());
+            assert_eq!(winner == Some(name), sample.is_detected(), "{about} is in {winner:?}");
+            for other in formats.iter().filter(|other| other.name() != name) {
+                let refused =
+                    takes_anything(*other) || open(*other, sample.image().clone()).is_err();
+                assert!(refused, "{about} is opened by {} too", other.name());
+            }
+        }
+        checked.insert(name, check_format(*format, &samples));
+    }
+    checked
+}
+
+fn check_words(format: &dyn ImageFormat) {
+    let is_word = |word: &str| {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+        (1..=16).contains(&word.len()) && word.chars().all(allowed) && !word.starts_with(['-', '.'])
+    };
+    let mut names = BTreeSet::from(["auto"]);
+    for name in std::iter::once(format.name()).chain(format.aliases().iter().copied()) {
+        assert!(is_word(name), "a name is up to 16 lower-case letters and digits: {name:?}");
+        assert!(names.insert(name), "a name is said once, and is not auto: {name}");
+    }
+    let mut endings = BTreeSet::new();
+    for ending in format.extensions() {
+        assert!(is_word(ending), "an ending is lower case and has no dot in front: {ending:?}");
+        assert!(endings.insert(ending), "an ending is said once: {ending}");
+    }
+    let about = format.about();
+    assert!(!about.trim().is_empty(), "{} says what it covers", format.name());
+    assert!(!about.contains(char::is_control), "that is one line: {about:?}");
+    for id in format.divergences() {
+        let is_heading = !id.is_empty() && !id.contains(char::is_whitespace);
+        assert!(is_heading, "a difference has a name without spaces: {id:?}");
+    }
+}
+
+/// Whether the format opens files of any content.
+fn takes_anything(format: &dyn ImageFormat) -> bool {
+    probe(format, &MemoryStorage::new(0)) == Confidence::Fallback
+}
+
+fn check_nothing(format: &dyn ImageFormat) {
+    if takes_anything(format) {
+        return;
+    }
+    for length in [0, 1, 511, 512, 4096, 1 << 20] {
+        let zeros = || MemoryStorage::new(length);
+        let answer = probe(format, &zeros());
+        assert_eq!(answer, Confidence::No, "{length} zeros are in no format");
+        let error = open(format, zeros()).err().expect("zeros are not opened");
+        // Of a file that is too short for a header, one may say just that.
+        let wrong = length < 4096 || error.kind() == ErrorKind::WrongFormat;
+        assert!(wrong, "{length} zeros are the wrong format: {:?}: {error}", error.kind());
+    }
+}
+
+fn check_read_units(format: &dyn ImageFormat, sample: &Sample, about: &str) {
+    let map = |unit| {
+        let image: Arc<dyn Storage> = Arc::new(sample.image().clone());
+        let storage = Arc::new(Failing::new(image, u64::MAX / 2, unit));
+        map_all(format, storage, &context()).expect("the sample maps")
+    };
+    let [first, others @ ..] = READ_UNITS.map(map);
+    for (other, unit) in others.iter().zip(&READ_UNITS[1..]) {
+        assert_eq!(*other, first, "{about} read in units of {unit} has the same map");
+    }
+}
+
+fn check_other_files(format: &dyn ImageFormat, sample: &Sample, about: &str) {
+    let context = Arc::new(Context { opener: Opener::default(), ..Context::default() });
+    if let Err(error) = map_all(format, Arc::new(sample.image().clone()), &context) {
+        let kind = error.kind();
+        assert_eq!(kind, ErrorKind::External, "{about} with other files refused: {error}");
+    }
+    let source = open(format, sample.image().clone()).expect("the sample opens");
+    if let Some(backing) = source.backing() {
+        let named = backing.names.iter().all(|name| !name.is_empty());
+        assert!(named, "{about} has no empty name for the layer below");
+    }
+}
+
+/// Makes the storage fail from its `n`-th call on, for one `n` after the other.
+fn check_faults(format: &dyn ImageFormat, sample: &Sample, about: &str) -> usize {
+    let mut faults = 0;
+    for calls in 0..FAULTS {
+        let image: Arc<dyn Storage> = Arc::new(sample.image().clone());
+        let storage = Arc::new(Failing::new(image, calls, SECTOR));
+        let outcome = map_all(format, Arc::clone(&storage) as Arc<dyn Storage>, &context());
+        if storage.left().is_some() {
+            break;
+        }
+        let kind = outcome.err().map(|error| error.kind());
+        assert_eq!(kind, Some(ErrorKind::Io), "{about}: call {calls} of the storage fails");
+        faults += 1;
+    }
+    faults
+}
+
+fn map_all(
+    format: &dyn ImageFormat,
+    storage: Arc<dyn Storage>,
+    context: &Arc<Context>,
+) -> Result<Vec<Extent>> {
+    let mut source = open_storage(format, storage, context)?;
+    let size = source.virtual_size();
+    scan(source.as_mut(), 0, size, 4096)
+}
+
+fn open_storage(
+    format: &dyn ImageFormat,
+    storage: Arc<dyn Storage>,
+    context: &Arc<Context>,
+) -> Result<Box<dyn ExtentSource>> {
+    let location = Location::new(Path::new("image"));
+    open_layer(format, Image { storage, location: &location, context })
+}
+
+fn check_damaged(format: &dyn ImageFormat, sample: &Sample) -> usize {
+    let image: Arc<dyn Storage> = Arc::new(sample.image().clone());
+    let targets = sample.image().pieces();
+    let mut tried = damage(format, &image, &targets, DAMAGES);
+    let length = sample.image().len();
+    if let Some(seal) = sample.seal().filter(|_| length <= SEALED) {
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        read_padded(sample.image(), 0, &mut bytes).expect("memory can be read");
+        let mut random = Random::new(length ^ 1);
+        for _ in 0..DAMAGES {
+            let mut mutant = bytes.clone();
+            for (at, byte) in flips(&mut random, &image, &targets) {
+                mutant[usize::try_from(at).expect("inside")] = byte;
+            }
+            seal(&mut mutant);
+            exercise(format, Arc::new(MemoryStorage::from_bytes(mutant)));
+            tried += 1;
+        }
+    }
+    tried
+}
+
+/// Cuts the image off at many places and changes bytes in `targets` (offset and length): every
+/// variant opens and maps, or is an error. Returns how many there were.
+pub(super) fn damage(
+    format: &dyn ImageFormat,
+    image: &Arc<dyn Storage>,
+    targets: &[(u64, u64)],
+    mutations: usize,
+) -> usize {
+    let length = image.len();
+    let exercise = |length, bytes| {
+        exercise(format, Arc::new(Damaged { image: Arc::clone(image), length, bytes }));
+    };
+    let mut tried = 0;
+    for part in 0..64 {
+        let cut = u128::from(length) * part / 64;
+        exercise(u64::try_from(cut).expect("at most the length"), BTreeMap::new());
+        tried += 1;
+    }
+    for cut in [1, 3, 511, 512, 513, length.saturating_sub(1)] {
+        exercise(length.min(cut), BTreeMap::new());
+        tried += 1;
+    }
+    let mut random = Random::new(length);
+    for _ in 0..mutations {
+        exercise(length, flips(&mut random, image, targets));
+        tried += 1;
+    }
+    tried
+}
+
+/// One to four bytes that change, in these ranges.
+fn flips(
+    random: &mut Random,
+    image: &Arc<dyn Storage>,
+    targets: &[(u64, u64)],
+) -> BTreeMap<u64, u8> {
+    let mut changed = BTreeMap::new();
+    for _ in 0..=random.below(4) {
+        let Some((start, length)) = targets.get(random.below(targets.len())) else { continue };
+        // Metadata is mostly at the start: half of the changes go there.
+        let range = if random.below(2) == 0 { (*length).min(4096) } else { *length };
+        let at = start + random.below(usize::try_from(range).unwrap_or(usize::MAX)) as u64;
+        let mut old = [0];
+        read_padded(image.as_ref(), at, &mut old).expect("memory can be read");
+        let new = match random.below(4) {
+            0 => 0,
+            1 => 0xff,
+            2 => old[0] ^ (1 << random.below(8)),
+            _ => random.next().to_le_bytes()[0],
+        };
+        changed.insert(at, new);
+    }
+    changed
+}
