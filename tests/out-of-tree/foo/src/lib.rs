@@ -21,7 +21,7 @@
 
 mod disk;
 mod error;
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 mod samples;
 mod source;
 #[cfg(test)]
@@ -36,6 +36,8 @@ use source::FooSource;
 pub struct Foo;
 
 instar_core::register!(Foo);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_samples!(Foo, samples::all);
 
 impl ImageFormat for Foo {
     fn name(&self) -> &'static str {
@@ -43,7 +45,7 @@ impl ImageFormat for Foo {
     }
 
     fn about(&self) -> &'static str {
-        "made up, to show how a format is added"
+        "made up: data, zeros, compressed blocks, a backing file"
     }
 
     fn extensions(&self) -> &'static [&'static str] {

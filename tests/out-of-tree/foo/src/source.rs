@@ -11,7 +11,7 @@ use crate::disk::{ENTRY, Entry, HEADER, Header};
 use crate::error::Error;
 
 /// Entries of the table that are read at a time.
-const WINDOW: u64 = 65_536;
+const WINDOW: u64 = 8192;
 
 /// An open foo image.
 pub(crate) struct FooSource {
@@ -74,7 +74,7 @@ impl ExtentSource for FooSource {
         while out.cursor() < out.end() {
             let first = out.cursor() / block;
             let count = (out.end().div_ceil(block) - first).min(WINDOW);
-            // In the file, so there is no overflow; and half a MiB at most.
+            // In the file, so there is no overflow; and 64 KiB at most.
             let at = self.header.table_offset + first * ENTRY;
             let length = usize::try_from(count * ENTRY).unwrap_or(0);
             for raw in self.table.bytes(at, length)?.chunks_exact(8) {
