@@ -22,8 +22,51 @@ pub(crate) enum Command {
     /// Print which ranges of the disk hold data, read as zero or are absent, and where
     #[command(infer_long_args = true, args_override_self = true)]
     Map(Box<MapOptions>),
+    /// Say in which format files are, and what each format answered
+    #[command(infer_long_args = true, args_override_self = true)]
+    Detect(DetectOptions),
     /// List the formats that are compiled in
-    Formats,
+    #[command(infer_long_args = true, args_override_self = true)]
+    Formats(FormatsOptions),
+}
+
+/// What `instar detect` and `instar formats` print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Report {
+    /// For people
+    Human,
+    /// A JSON array
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DetectOptions {
+    /// Regular files or block devices
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// What to print
+    #[arg(
+        long,
+        value_enum,
+        value_name = "human|json",
+        default_value = "human",
+        hide_possible_values = true
+    )]
+    pub(crate) output: Report,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct FormatsOptions {
+    /// What to print
+    #[arg(
+        long,
+        value_enum,
+        value_name = "human|json",
+        default_value = "human",
+        hide_possible_values = true
+    )]
+    pub(crate) output: Report,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,7 +187,9 @@ pub(crate) enum Parsed {
 
 /// Reads the arguments, the program's name first.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
-    match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let command = arguments.get(1).and_then(|first| first.to_str()).unwrap_or_default();
+    match Cli::try_parse_from(&arguments) {
         Ok(Cli { command: Command::Map(options) }) if options.image_opts => {
             drop(options);
             Parsed::Wrong(
@@ -164,16 +209,16 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
         Ok(Cli { command }) => Parsed::Command(command),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Help(error.to_string()),
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                Parsed::Wrong("a command is missing: map or formats; see 'instar --help'".into())
-            }
-            _ => Parsed::Wrong(one_line(&error.to_string())),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Parsed::Wrong(
+                "a command is missing: map, detect or formats; see 'instar --help'".into(),
+            ),
+            _ => Parsed::Wrong(one_line(&error.to_string(), command)),
         },
     }
 }
 
 /// The statement of a clap error without its usage and tips.
-fn one_line(text: &str) -> String {
+fn one_line(text: &str, command: &str) -> String {
     let statement: Vec<&str> = text
         .lines()
         .map(str::trim)
@@ -182,5 +227,10 @@ fn one_line(text: &str) -> String {
         .collect();
     let joined = statement.join(" ");
     let message = joined.strip_prefix("error: ").unwrap_or(&joined);
-    format!("{message}; see 'instar map --help'")
+    let help = match command {
+        "detect" | "formats" => command,
+        // Who knows qemu-img mostly means this one.
+        _ => "map",
+    };
+    format!("{message}; see 'instar {help} --help'")
 }

@@ -11,7 +11,9 @@
 #![cfg_attr(not(test), deny(unused_crate_dependencies))]
 
 mod cli;
+mod detect;
 mod formats;
+mod input;
 mod list;
 mod map;
 mod output;
@@ -32,7 +34,8 @@ pub use instar_core as core;
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli::parse(arguments) {
         cli::Parsed::Command(cli::Command::Map(options)) => map::run(&options),
-        cli::Parsed::Command(cli::Command::Formats) => list::run(),
+        cli::Parsed::Command(cli::Command::Detect(options)) => detect::run(&options),
+        cli::Parsed::Command(cli::Command::Formats(options)) => list::run(&options),
         cli::Parsed::Help(text) => output::print(text.as_bytes()),
         cli::Parsed::Wrong(message) => output::fail(&message),
     }

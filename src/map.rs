@@ -1,18 +1,16 @@
 //! The one main path: open, detect, compose, window, render.
 
-use std::error::Error as StdError;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use instar_core::{
-    Chain, Context, Error, ExternalPolicy, FileStorage, Limits, Notice, Notices, Opener,
-    QemuVersion, Result, RowReader, Shape, Storage, Window, open_chain,
+    Chain, Context, ExternalPolicy, FileStorage, Limits, Notice, Notices, Opener, QemuVersion,
+    Result, RowReader, Shape, Storage, Window, open_chain,
 };
 
 use crate::cli::{External, MapOptions, Output};
+use crate::input::{local_path, statement, with_hint};
 use crate::output::{self, Stdout};
 use crate::render::{Human, Json, JsonLines, RenderError, Renderer};
 
@@ -106,64 +104,4 @@ fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) 
         };
     }
     output::finish(renderer.finish())
-}
-
-/// One line with the file, the error and its causes.
-fn statement(path: &Path, error: &Error) -> String {
-    let mut line = format!("{}: {error}", error.path().unwrap_or(path).display());
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        line.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    line
-}
-
-/// The path that FILE stands for: `file:` in front is dropped, as qemu does.
-fn local_path(typed: &Path) -> PathBuf {
-    match typed.as_os_str().as_bytes().strip_prefix(b"file:") {
-        Some(rest) if protocol(rest).is_some() => {
-            PathBuf::from(OsString::from_vec([b"./", rest].concat()))
-        }
-        Some(rest) => PathBuf::from(OsStr::from_bytes(rest)),
-        None => typed.to_owned(),
-    }
-}
-
-/// The part before a `:` that stands before any `/`.
-fn protocol(name: &[u8]) -> Option<&[u8]> {
-    let end = name.iter().position(|byte| matches!(byte, b':' | b'/'))?;
-    (name.get(end) == Some(&b':')).then(|| name.get(..end)).flatten()
-}
-
-/// A missing file whose name looks like a protocol's was likely not meant as a file.
-fn with_hint(path: &Path, error: Error) -> Error {
-    if protocol(path.as_os_str().as_bytes()).is_none() || path.exists() {
-        return error;
-    }
-    Error::new(
-        error.kind(),
-        "no such file, and protocols and json: descriptions are not supported: instar maps \
-         local files and block devices",
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use pretty_assertions::assert_eq;
-
-    #[test]
-    fn file_in_front_is_dropped() {
-        for (typed, meant) in [
-            ("a.raw", "a.raw"),
-            ("file:a.raw", "a.raw"),
-            ("file:/dir/a.raw", "/dir/a.raw"),
-            ("file:a:b.raw", "./a:b.raw"),
-            ("./file:a.raw", "./file:a.raw"),
-            ("file:dir/a:b", "dir/a:b"),
-        ] {
-            assert_eq!(local_path(Path::new(typed)), Path::new(meant), "{typed}");
-        }
-    }
 }

@@ -63,6 +63,34 @@ pub(crate) fn finish(written: io::Result<()>) -> ExitCode {
     }
 }
 
+/// A JSON array in the making, one element per line as in the map.
+#[derive(Default)]
+pub(crate) struct Array {
+    started: bool,
+}
+
+impl Array {
+    /// The text of one more element.
+    pub(crate) fn next(&mut self, element: &impl Display) -> String {
+        let before = if self.started { ",\n" } else { "[" };
+        self.started = true;
+        format!("{before}{element}")
+    }
+
+    /// The text of the end.
+    pub(crate) fn end(self) -> &'static str {
+        if self.started { "]\n" } else { "[]\n" }
+    }
+}
+
+/// A whole JSON array, one element per line.
+pub(crate) fn array(elements: impl Iterator<Item = impl Display>) -> String {
+    let mut array = Array::default();
+    let mut text: String = elements.map(|element| array.next(&element)).collect();
+    text.push_str(array.end());
+    text
+}
+
 /// Says why on standard error.
 pub(crate) fn fail(message: &impl Display) -> ExitCode {
     say(message);

@@ -15,18 +15,22 @@ use common::binary::{instar, run};
 
 #[test]
 fn the_list_is_that_of_the_features() {
+    let registry = instar::registry().unwrap();
     let text = instar(Path::new("."), &["formats"]).assert_succeeds();
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
-    assert_eq!(header, ["Name", "Aliases", "Package", "Version", "Covers"]);
+    assert_eq!(header, ["Name", "Aliases", "Extensions", "Package", "Version", "Covers"]);
+    let lines = lines.take_while(|line| !line.is_empty());
     let rows: Vec<Vec<&str>> = lines.map(|l| l.split_whitespace().collect()).collect();
     let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
     assert_eq!(names, common::enabled_formats());
     for row in &rows {
         assert_eq!(row[1], if row[0] == "vhd" { "vpc" } else { "-" });
-        assert_eq!(row[2], format!("instar-plugin-{}", row[0]));
-        assert_eq!(row[3].split('.').count(), 3, "a version: {}", row[3]);
-        assert!(row.len() > 4, "what it covers: {row:?}");
+        let extensions = registry.find(row[0]).unwrap().extensions().join(",");
+        assert_eq!(row[2], if extensions.is_empty() { "-" } else { &extensions });
+        assert_eq!(row[3], format!("instar-plugin-{}", row[0]));
+        assert_eq!(row[4].split('.').count(), 3, "a version: {}", row[4]);
+        assert!(row.len() > 5, "what it covers: {row:?}");
     }
 }
 
@@ -122,8 +126,12 @@ fn a_plugin_outside_the_tree_is_linked_and_maps_its_format() {
     };
 
     let list = ask(&["formats"]).assert_succeeds();
-    let names: Vec<&str> =
-        list.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    let names: Vec<&str> = list
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
     assert!(names.contains(&"foo"), "{list}");
     assert!(names.is_sorted(), "{list}");
 

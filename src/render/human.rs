@@ -44,7 +44,7 @@ impl<W: Write> Human<W> {
 }
 
 /// The name with control characters, also invalid UTF-8, made visible.
-fn escaped(path: &Path) -> Vec<u8> {
+pub(crate) fn escaped(path: &Path) -> Vec<u8> {
     let mut text = Vec::new();
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
         for c in chunk.valid().chars() {

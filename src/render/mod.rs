@@ -10,7 +10,7 @@ use std::io;
 
 use instar_core::Row;
 
-pub(crate) use human::Human;
+pub(crate) use human::{Human, escaped};
 pub(crate) use json::Json;
 pub(crate) use jsonl::JsonLines;
 

@@ -22,6 +22,18 @@ pub enum Confidence {
     Verified,
 }
 
+impl std::fmt::Display for Confidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::No => "no",
+            Self::Fallback => "fallback",
+            Self::Hint => "hint",
+            Self::Magic => "magic",
+            Self::Verified => "verified",
+        })
+    }
+}
+
 /// What a format may look at to answer [`ImageFormat::probe`].
 #[derive(Debug, Clone, Copy)]
 pub struct Probe<'a> {

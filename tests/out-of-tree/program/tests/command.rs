@@ -48,8 +48,12 @@ fn the_backing_file_is_asked_for_and_mapped_with_it() {
 #[test]
 fn the_format_is_listed_beside_the_others() {
     let (status, stdout, _) = run(&["formats"]);
-    let names: Vec<&str> =
-        stdout.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+    let names: Vec<&str> = stdout
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split(' ').next())
+        .collect();
     assert_eq!(status, Some(0));
     assert!(names.contains(&"foo") && names.len() > 1, "{names:?}");
     assert!(names.is_sorted(), "{names:?}");
