@@ -20,8 +20,6 @@ const DAMAGES: usize = 1_000;
 const FAULTS: u64 = 64;
 /// Units of reads with which the map must be the same.
 const READ_UNITS: [u64; 3] = [512, 4096, 2 << 20];
-/// Samples of at most this many bytes are sealed after damage.
-const SEALED: u64 = 16 << 20;
 
 /// What [`check_format`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,7 +43,6 @@ pub struct Checked {
 /// - If the storage fails, so does opening or mapping, as [`ErrorKind::Io`].
 /// - Other files are not needed, or asked for through [`Image::members`].
 /// - Every truncated or damaged variant is a map or an error; none panics or goes on without end.
-///   If the samples say how, they are also sealed after the damage.
 ///
 /// # Panics
 /// If a law is broken, with its statement and the sample.
@@ -213,24 +210,7 @@ fn open_storage(
 
 fn check_damaged(format: &dyn ImageFormat, sample: &Sample) -> usize {
     let image: Arc<dyn Storage> = Arc::new(sample.image().clone());
-    let targets = sample.image().pieces();
-    let mut tried = damage(format, &image, &targets, DAMAGES);
-    let length = sample.image().len();
-    if let Some(seal) = sample.seal().filter(|_| length <= SEALED) {
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        read_padded(sample.image(), 0, &mut bytes).expect("memory can be read");
-        let mut random = Random::new(length ^ 1);
-        for _ in 0..DAMAGES {
-            let mut mutant = bytes.clone();
-            for (at, byte) in flips(&mut random, &image, &targets) {
-                mutant[usize::try_from(at).expect("inside")] = byte;
-            }
-            seal(&mut mutant);
-            exercise(format, Arc::new(MemoryStorage::from_bytes(mutant)));
-            tried += 1;
-        }
-    }
-    tried
+    damage(format, &image, &sample.image().pieces(), DAMAGES)
 }
 
 /// Cuts the image off at many places and changes bytes in `targets` (offset and length): every

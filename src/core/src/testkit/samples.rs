@@ -9,14 +9,13 @@ pub struct Sample {
     image: MemoryStorage,
     extents: usize,
     detected: bool,
-    seal: Option<fn(&mut [u8])>,
 }
 
 impl Sample {
     /// An image with a name that says what is special about it, and into how many extents
     /// (neighbours of equal status merged) the format divides its disk.
     pub fn new(name: &'static str, image: impl Into<MemoryStorage>, extents: usize) -> Self {
-        Self { name, image: image.into(), extents, detected: true, seal: None }
+        Self { name, image: image.into(), extents, detected: true }
     }
 
     /// Says that the format is not found by looking at the file: it has to be named.
@@ -24,19 +23,6 @@ impl Sample {
     pub fn not_detected(mut self) -> Self {
         self.detected = false;
         self
-    }
-
-    /// Says how checksums are made right in the image's bytes, so that damage is not found by them
-    /// alone. The function must cope with any bytes.
-    #[must_use]
-    pub fn sealed_by(mut self, seal: fn(&mut [u8])) -> Self {
-        self.seal = Some(seal);
-        self
-    }
-
-    /// How checksums are made right, if there are any.
-    pub fn seal(&self) -> Option<fn(&mut [u8])> {
-        self.seal
     }
 
     /// Whether the format is found by looking at the file.
