@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::image::READ_UNITS;
 use crate::size::parse_size;
 use crate::version::VersionChoice;
 
@@ -163,9 +164,6 @@ pub(crate) struct MapOptions {
     #[arg(long, hide = true, value_name = "OBJDEF")]
     pub(crate) object: Option<OsString>,
 }
-
-/// Smallest and largest granularity of reads, in bytes.
-const READ_UNITS: std::ops::RangeInclusive<u64> = 512..=2 << 20;
 
 fn parse_read_unit(text: &str) -> Result<u64, String> {
     let unit = parse_size(text).map_err(|error| error.to_string())?;

@@ -1,7 +1,40 @@
 //! `instar map` tells where the bytes of a disk image are, as `qemu-img map` does.
 //!
-//! This crate links the core and the format plugins, and is the command. A program of your own
-//! adds a format by linking its crate and calling [`run`]:
+//! This crate links the core and the format plugins. It is a library, [`Image`], and the command,
+//! [`run`].
+//!
+//! # The library
+//!
+//! ```
+//! # #[cfg(feature = "qcow2")] {
+//! use instar::{ExternalPolicy, Image, Options};
+//!
+//! let follow = ExternalPolicy::Follow { allow_under: Vec::new() };
+//! let mut image = Image::open("docs/overlay.qcow2", Options::new().external(follow))?;
+//!
+//! assert_eq!(image.virtual_size(), 1 << 20);
+//! let layers: Vec<_> = image.layers().into_iter().map(|layer| layer.path).collect();
+//! assert_eq!(layers, ["docs/overlay.qcow2", "docs/demo.qcow2"].map(std::path::PathBuf::from));
+//!
+//! let files = image.files().to_vec();
+//! for extent in image.extents() {
+//!     let extent = extent?;
+//!     if let Some(offset) = extent.offset() {
+//!         let file = &files[extent.file as usize];
+//!         println!("{:#x} is at {offset:#x} of {}", extent.start, file.name.display());
+//!     }
+//! }
+//! # }
+//! # Ok::<(), instar::Error>(())
+//! ```
+//!
+//! `examples/sum_data.rs` and `examples/copy_data.rs` are whole programs. Images are as hostile to a
+//! library as they are to the command: other files are refused unless [`Options::external`] says
+//! otherwise. But the process is not confined.
+//!
+//! # The command
+//!
+//! A program of your own adds a format to the command, or to the library, by linking its crate:
 //!
 //! ```
 //! // use instar_plugin_foo as _;
@@ -13,6 +46,7 @@
 mod cli;
 mod detect;
 mod formats;
+mod image;
 mod input;
 mod list;
 mod map;
@@ -24,8 +58,18 @@ mod version;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use formats::registry;
+pub use image::{Extents, Image, LayerSummary, Options};
 pub use instar_core as core;
+pub use instar_core::{
+    Error, ErrorKind, ExternalPolicy, Flags, ImageFile, Limits, Notice, QemuVersion, Result, Row,
+    Window,
+};
 
 /// Runs the command with these arguments, the program's name first.
 ///

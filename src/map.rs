@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use instar_core::{
-    Chain, Context, ExternalPolicy, FileStorage, Limits, Notice, Notices, Opener, QemuVersion,
-    Result, RowReader, Shape, Storage, Window, open_chain,
+    Chain, Context, ExternalPolicy, FileStorage, Limits, Notice, QemuVersion, Result, RowReader,
+    Shape, Storage, Window, open_chain,
 };
 
 use crate::cli::{External, MapOptions, Output};
+use crate::image::Options;
 use crate::input::{local_path, statement, with_hint};
 use crate::output::{self, Stdout};
 use crate::render::{Human, Json, JsonLines, RenderError, Renderer};
@@ -56,12 +57,14 @@ fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Co
         let path = notice.path.as_ref().unwrap_or(&top).display();
         output::say(&format!("{path}: warning: {}", notice.text));
     };
-    Ok(Context {
-        limits,
-        qemu: version,
-        opener: Opener::new(policy)?.with_read_unit(options.sector_size),
-        notices: Notices::new(options.strict, warn),
-    })
+    Options::new()
+        .external(policy)
+        .limits(limits)
+        .qemu_version(version)
+        .read_unit(options.sector_size)
+        .strict(options.strict)
+        .on_notice(warn)
+        .into_context()
 }
 
 /// Renders the window of the chain to standard output.

@@ -295,6 +295,8 @@ impl Layer {
 pub struct Chain {
     layers: Vec<Layer>,
     files: Vec<PathBuf>,
+    /// Of each of `files`.
+    storages: Vec<Option<Arc<dyn Storage>>>,
     context: Arc<Context>,
     /// Up to where the disk has been asked about, and the layer that answers there: those above
     /// it are absent, each up to its limit.
@@ -316,6 +318,7 @@ impl Chain {
         let below = layers.len() as u64 - 1;
         Limits::check("the number of backing files", below, context.limits.depth as u64)?;
         let mut files = Vec::new();
+        let mut storages = Vec::new();
         for layer in &mut layers {
             // Within a layer, equal names are one file: extents in them may merge.
             let mut known: HashMap<&Path, u32> = HashMap::new();
@@ -324,6 +327,7 @@ impl Chain {
                     .map_err(|_| Error::new(ErrorKind::Limit, "more than 2^32 files"))?;
                 let number = *known.entry(&file.name).or_insert_with(|| {
                     files.push(file.name.clone());
+                    storages.push(file.storage.clone());
                     next
                 });
                 let end = |storage: &Arc<dyn Storage>| storage.len().next_multiple_of(SECTOR);
@@ -331,7 +335,8 @@ impl Chain {
                 layer.files.push(LayerFile { number, end });
             }
         }
-        Ok(Self { layers, files, context, reached: 0, asked: 0, limits: Vec::new() })
+        let (reached, asked, limits) = (0, 0, Vec::new());
+        Ok(Self { layers, files, storages, context, reached, asked, limits })
     }
 
     /// Length of the disk in bytes: the top layer's.
@@ -347,6 +352,11 @@ impl Chain {
     /// The files of all layers; [`Row::file`](crate::Row::file) counts these.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
+    }
+
+    /// The bytes of [`Chain::files`], in the same order; `None` for a file that was not opened.
+    pub fn storages(&self) -> &[Option<Arc<dyn Storage>>] {
+        &self.storages
     }
 
     /// Warns about every image of the chain that was written to since it was opened: what was

@@ -1,5 +1,7 @@
 //! Rows of the map: what qemu would print, as values.
 
+use std::borrow::BorrowMut;
+
 use crate::{Chain, Error, Place, Result, Shape, Status};
 
 /// How many rows are handed over at a time.
@@ -254,9 +256,9 @@ impl Rows {
 
 /// Reads a chain as rows, neighbours merged as qemu merges them.
 ///
-/// Memory is constant: a bounded number of rows at a time.
-pub struct RowReader {
-    chain: Chain,
+/// Memory is constant: a bounded number of rows at a time. The chain is taken or borrowed.
+pub struct RowReader<C = Chain> {
+    chain: C,
     at: u64,
     end: u64,
     rows: Rows,
@@ -265,10 +267,10 @@ pub struct RowReader {
     failed: Option<Error>,
 }
 
-impl RowReader {
+impl<C: BorrowMut<Chain>> RowReader<C> {
     /// The rows of `window`, merged as a qemu of this `shape` does.
-    pub fn new(chain: Chain, window: Window, shape: Shape) -> Self {
-        let end = window.end(chain.virtual_size());
+    pub fn new(chain: C, window: Window, shape: Shape) -> Self {
+        let end = window.end(chain.borrow().virtual_size());
         let mut list = Vec::with_capacity(ROWS + 1);
         if window.start >= end {
             let (start, flags) = (window.start, Flags::NONE);
@@ -280,7 +282,7 @@ impl RowReader {
 
     /// The chain that is read.
     pub fn chain(&self) -> &Chain {
-        &self.chain
+        self.chain.borrow()
     }
 
     /// The next rows; none at the end.
@@ -301,7 +303,7 @@ impl RowReader {
         }
         self.given = 0;
         while self.at < self.end && self.rows.room() > 0 {
-            match self.chain.fill(self.at, self.end, &mut self.rows) {
+            match self.chain.borrow_mut().fill(self.at, self.end, &mut self.rows) {
                 Ok(at) => self.at = at,
                 Err(error) => {
                     self.failed = Some(error);
