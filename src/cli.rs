@@ -90,6 +90,16 @@ pub(crate) enum External {
     Follow,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sandbox {
+    /// As far as the system can
+    Auto,
+    /// Or it is an error
+    Require,
+    /// Not at all
+    Off,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct MapOptions {
     /// The image, a regular file or a block device
@@ -148,9 +158,28 @@ pub(crate) struct MapOptions {
     #[arg(long, value_name = "N", default_value = "4096", value_parser = parse_read_unit)]
     pub(crate) sector_size: u64,
 
+    /// End with an error after so many ranges
+    #[arg(long, value_name = "N")]
+    pub(crate) max_extents: Option<u64>,
+
     /// Treat warnings as errors
     #[arg(long)]
     pub(crate) strict: bool,
+
+    /// Confine the process once FILE is open: as far as the system can (auto), or else fail
+    /// (require), or not at all (off)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|require|off",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    pub(crate) sandbox: Sandbox,
+
+    /// Say on standard error how the process was confined
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
 
     /// Accepted for compatibility; instar takes no lock
     #[arg(short = 'U', long)]

@@ -52,6 +52,7 @@ mod list;
 mod map;
 mod output;
 mod render;
+pub mod sandbox;
 mod size;
 mod version;
 

@@ -1,19 +1,21 @@
 //! The one main path: open, detect, compose, window, render.
 
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use instar_core::{
-    Chain, Context, ExternalPolicy, FileStorage, Limits, Notice, QemuVersion, Result, RowReader,
-    Shape, Storage, Window, open_chain,
+    Chain, Context, Error, ErrorKind, ExternalPolicy, FileStorage, Limits, Notice, Opener,
+    QemuVersion, Result, Row, RowReader, Shape, Storage, Window, open_chain,
 };
 
-use crate::cli::{External, MapOptions, Output};
+use crate::cli::{External, MapOptions, Output, Sandbox};
 use crate::image::Options;
 use crate::input::{local_path, statement, with_hint};
 use crate::output::{self, Stdout};
 use crate::render::{Human, Json, JsonLines, RenderError, Renderer};
+use crate::sandbox::Confinement;
 
 /// Maps the image that the options name.
 pub(crate) fn run(options: &MapOptions) -> ExitCode {
@@ -25,8 +27,10 @@ pub(crate) fn run(options: &MapOptions) -> ExitCode {
         return output::fail(&"the file name is empty");
     }
     let path = local_path(&options.file);
+    // Examined now: a confined process cannot ask whether it writes to a terminal.
+    let stdout = Stdout::new();
     match open(options, &path, version) {
-        Ok(chain) => print(options, chain, &path, version),
+        Ok(chain) => print(options, chain, &path, version, stdout),
         Err(error) => output::fail(&statement(&path, &error)),
     }
 }
@@ -41,7 +45,33 @@ fn open(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Chain
     };
     let storage = FileStorage::open(path).map_err(|error| with_hint(path, error))?;
     let storage: Arc<dyn Storage> = Arc::new(storage.with_read_unit(options.sector_size));
-    open_chain(&registry, chosen, storage, path, &Arc::new(context(options, path, version)?))
+    let context = context(options, path, version)?;
+    // Nothing of the image has been looked at yet.
+    confine(options, path, &context.opener)?;
+    open_chain(&registry, chosen, storage, path, &Arc::new(context))
+}
+
+/// Gives up what is not needed from here on.
+fn confine(options: &MapOptions, path: &Path, opener: &Opener) -> Result<()> {
+    if options.sandbox == Sandbox::Off {
+        if options.verbose {
+            output::say(&format!("{}: sandbox: off", path.display()));
+        }
+        return Ok(());
+    }
+    let confinement = match opener.directories(path) {
+        Some(directories) => Confinement::ReadBelow(directories),
+        None => Confinement::OpenFiles,
+    };
+    let applied = confinement.apply();
+    if options.sandbox == Sandbox::Require && !applied.is_complete() {
+        let text = format!("--sandbox=require cannot be met: {applied}");
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+    if options.verbose {
+        output::say(&format!("{}: sandbox: {applied}", path.display()));
+    }
+    Ok(())
 }
 
 fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Context> {
@@ -68,13 +98,19 @@ fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Co
 }
 
 /// Renders the window of the chain to standard output.
-fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) -> ExitCode {
+fn print(
+    options: &MapOptions,
+    chain: Chain,
+    path: &Path,
+    version: QemuVersion,
+    stdout: io::Result<Stdout>,
+) -> ExitCode {
     let shape = match options.output {
         // Not qemu's output, so not bound to one of its versions.
         Output::Jsonl => Shape::WithCompressed,
         Output::Human | Output::Json => version.shape(),
     };
-    let stdout = match Stdout::new() {
+    let stdout = match stdout {
         Ok(stdout) => stdout,
         Err(error) => return output::finish(Err(error)),
     };
@@ -86,18 +122,23 @@ fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) 
     };
     let window = Window { start: options.start_offset, length: options.max_length };
     let mut rows = RowReader::new(chain, window, shape);
+    let mut left = options.max_extents.unwrap_or(u64::MAX);
     loop {
         let error = match rows.next_rows() {
             Ok([]) => match rows.chain().check_unchanged() {
                 Ok(()) => break,
                 Err(error) => statement(path, &error),
             },
-            Ok(rows) => match renderer.rows(rows) {
-                Ok(()) => continue,
-                Err(RenderError::Output(error)) => return output::finish(Err(error)),
-                // As qemu words it: scripts look for this line.
-                Err(error @ RenderError::NoOffset) => error.to_string(),
-            },
+            Ok(rows) => {
+                let (allowed, are_all) = within(rows, &mut left);
+                match renderer.rows(allowed) {
+                    Ok(()) if are_all => continue,
+                    Ok(()) => statement(path, &too_many(options)),
+                    Err(RenderError::Output(error)) => return output::finish(Err(error)),
+                    // As qemu words it: scripts look for this line.
+                    Err(error @ RenderError::NoOffset) => error.to_string(),
+                }
+            }
             Err(error) => statement(path, &error),
         };
         // What came before the failure is printed, as qemu does, and is visibly incomplete.
@@ -107,4 +148,17 @@ fn print(options: &MapOptions, chain: Chain, path: &Path, version: QemuVersion) 
         };
     }
     output::finish(renderer.finish())
+}
+
+/// As many of `rows` as are `left` of the allowed ones, and whether those are all.
+fn within<'a>(rows: &'a [Row], left: &mut u64) -> (&'a [Row], bool) {
+    let count = usize::try_from(*left).unwrap_or(usize::MAX).min(rows.len());
+    *left -= count as u64;
+    (rows.get(..count).unwrap_or_default(), count == rows.len())
+}
+
+fn too_many(options: &MapOptions) -> Error {
+    let allowed = options.max_extents.unwrap_or(u64::MAX);
+    let text = format!("the map has more ranges than --max-extents allows, {allowed}");
+    Error::new(ErrorKind::Limit, text)
 }

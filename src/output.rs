@@ -13,6 +13,7 @@ const PIPE_SIZE: usize = 1 << 20;
 /// Standard output without a buffer beneath the renderer's own.
 pub(crate) struct Stdout {
     file: File,
+    is_terminal: bool,
     widened: bool,
 }
 
@@ -23,12 +24,12 @@ impl Stdout {
     /// If there is none.
     pub(crate) fn new() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { file, widened: false })
+        Ok(Self { is_terminal: file.is_terminal(), file, widened: false })
     }
 
     /// Whether a person reads along.
     pub(crate) fn is_terminal(&self) -> bool {
-        self.file.is_terminal()
+        self.is_terminal
     }
 }
 

@@ -239,6 +239,69 @@ fn strict_makes_warnings_errors() {
     assert_eq!(strict.text(), HEADER, "the row that was warned of is not printed");
 }
 
+/// `--max-extents` prints as many ranges and then fails, visibly.
+#[test]
+fn a_map_ends_after_so_many_ranges() {
+    if !cfg!(feature = "qcow2") {
+        eprintln!("skipped: qcow2 is not compiled in");
+        return;
+    }
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let ask = |output: &str, most: &str| {
+        let (output, most) = (format!("--output={output}"), format!("--max-extents={most}"));
+        instar(&docs, &["map", &output, &most, "demo.qcow2"])
+    };
+    let whole = ask("json", "18446744073709551615").assert_succeeds();
+    let all = whole.lines().count();
+    assert!(all > 4, "{whole}");
+    for most in 0..=all {
+        let run = ask("json", &most.to_string());
+        if most == all {
+            assert_eq!(run.assert_succeeds(), whole);
+            continue;
+        }
+        run.failed_properly().unwrap();
+        let end = format!("the map has more ranges than --max-extents allows, {most}\n");
+        assert!(run.stderr.ends_with(&end), "{}", run.stderr);
+        // The array is open: every range ends with a comma.
+        let expected: String = whole.lines().take(most).map(|line| format!("{line}\n")).collect();
+        let expected = if most == 0 { "[".to_owned() } else { expected };
+        assert_eq!(run.text(), expected, "{most}");
+    }
+    // What the table does not show counts too.
+    let table = ask("human", "2");
+    table.failed_properly().unwrap();
+    assert_eq!(table.text().lines().count(), 2, "{}", table.text());
+}
+
+/// `--max-extents` counts across the batches in which rows come.
+#[test]
+fn many_ranges_are_counted() {
+    if !cfg!(feature = "qcow2") {
+        eprintln!("skipped: qcow2 is not compiled in");
+        return;
+    }
+    // 20 L1 entries name one L2 table, in which every other cluster is marked as zero.
+    let mut image = qcow2(20 << 21);
+    image[36..40].copy_from_slice(&20_u32.to_be_bytes());
+    let table = image.len();
+    image[3 << 12..].chunks_exact_mut(8).take(20).for_each(|entry| {
+        entry.copy_from_slice(&(table as u64).to_be_bytes());
+    });
+    image.extend((0..512_u64).flat_map(|index| (index % 2).to_be_bytes()));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("many.qcow2"), image).unwrap();
+    let ask = |most: u32| {
+        let most = format!("--max-extents={most}");
+        let run = instar(folder.path(), &["map", "--output=json", &most, "many.qcow2"]);
+        (run.status, run.text().lines().count())
+    };
+    for most in [4095, 4096, 4097, 8192, 10_239] {
+        assert_eq!(ask(most), (1, usize::try_from(most).unwrap()));
+    }
+    assert_eq!(ask(10_240), (0, 10_240));
+}
+
 /// `--sector-size` changes how the image is read, never what is printed.
 #[test]
 fn sector_size_does_not_change_the_map() {

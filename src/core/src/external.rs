@@ -229,6 +229,20 @@ impl Opener {
         self
     }
 
+    /// Handles of the directories below which files may be opened for the image at `image` and
+    /// for the layers below it; `None` if no file will be opened at all.
+    ///
+    /// For whoever confines a process. A handle gives no right to read where the system has such
+    /// handles. A directory that cannot be opened is left out: nothing below it could be either.
+    pub fn directories(&self, image: &Path) -> Option<Vec<OwnedFd>> {
+        let Policy::Follow(allowed) = &self.policy else { return None };
+        // A layer lies below one of these, and so does its own directory.
+        let beside = Location::new(image);
+        let beside = beside.directory().ok();
+        let all = beside.into_iter().chain(allowed);
+        Some(all.filter_map(|directory| directory.handle.try_clone().ok()).collect())
+    }
+
     /// Opens the files that an image at `from` needs to map its own layer, in the order of
     /// `references`. A file that was ignored has no storage.
     ///

@@ -1,6 +1,6 @@
 //! A file or device of the host.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -74,7 +74,7 @@ impl FileStorage {
         Ok(Self {
             allocated: meta.blocks().saturating_mul(STAT_BLOCK),
             identity: (meta.dev(), meta.ino()),
-            stamp: Stamp::of(&meta),
+            stamp: Stamp::new(meta.len(), meta.mtime(), meta.mtime_nsec()),
             has_holes: kind.is_file(),
             data_at: AtomicU64::new(u64::MAX),
             file,
@@ -122,11 +122,12 @@ impl FileStorage {
 /// What changes when a file is written to: length, and time of modification in seconds and
 /// nanoseconds.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp(u64, i64, i64);
+struct Stamp([i128; 3]);
 
 impl Stamp {
-    fn of(meta: &Metadata) -> Self {
-        Self(meta.len(), meta.mtime(), meta.mtime_nsec())
+    /// The widths of these differ between systems.
+    fn new(length: impl Into<i128>, time: impl Into<i128>, nanos: impl Into<i128>) -> Self {
+        Self([length.into(), time.into(), nanos.into()])
     }
 }
 
@@ -187,7 +188,9 @@ impl Storage for FileStorage {
     }
 
     fn has_changed(&self) -> io::Result<bool> {
-        Ok(Stamp::of(&self.file.metadata()?) != self.stamp)
+        // Not the standard library's call, which takes a path: a confined process may not have it.
+        let stat = rustix::fs::fstat(&self.file)?;
+        Ok(Stamp::new(stat.st_size, stat.st_mtime, stat.st_mtime_nsec) != self.stamp)
     }
 
     fn read_unit(&self) -> u64 {
