@@ -6,6 +6,8 @@
 use instar_plugin_qcow2 as _;
 #[cfg(feature = "raw")]
 use instar_plugin_raw as _;
+#[cfg(feature = "vdi")]
+use instar_plugin_vdi as _;
 #[cfg(feature = "vhd")]
 use instar_plugin_vhd as _;
 #[cfg(feature = "vhdx")]

@@ -130,6 +130,7 @@ fn empty_file() {
                 continue;
             }
             "qcow2" => "header is too short: 4 bytes at 0 do not fit in 0 (at file offset 0x0)",
+            "vdi" => "signature is 0x00000000, expected 0xbeda107f (at file offset 0x40)",
             "vhd" => "the file is empty, a footer needs 512 bytes",
             "vhdx" => "the file does not start with the signature `vhdxfile`",
             "vmdk" => {
@@ -153,6 +154,7 @@ fn wrong_format() {
             "qcow2" => {
                 "not a qcow2 image: the magic is [78, 78, 78, 78], expected [51, 46, 49, fb]"
             }
+            "vdi" => "signature is 0x78787878, expected 0xbeda107f (at file offset 0x40)",
             "vhd" => "no footer: neither the first nor the last sector starts with 'conectix'",
             "vhdx" => "the file does not start with the signature `vhdxfile`",
             "vmdk" => {
@@ -194,6 +196,7 @@ fn no_format_is_compiled_in_for_the_file() {
 fn truncated_header() {
     let mut heads: Vec<(&str, Vec<u8>)> = vec![
         ("qcow2", b"QFI\xfb\0\0\0\x03".to_vec()),
+        ("vdi", [[0; 0x40].as_slice(), b"\x7f\x10\xda\xbe"].concat()),
         ("vhd", b"conectix".to_vec()),
         ("vhdx", b"vhdxfile".to_vec()),
         ("vmdk", b"KDMV\x01\0\0\0".to_vec()),

@@ -66,7 +66,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "metadata-outside-file",
-        formats: &["qcow2", "vmdk"],
+        formats: &["qcow2", "vdi", "vmdk"],
         images: &[
             "qcow2-bad-cut-before-l1",
             "qcow2-bad-l1-beyond-file",
@@ -74,6 +74,9 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
             "qcow2-bad-l2-beyond-file",
             "qcow2-bad-l2-far",
             "qcow2-bad-snapshots-beyond-file",
+            "vdi-hostile-map-outside",
+            "vdi-hostile-map-past-end",
+            "vdi-hostile-truncated-map",
             "vmdk-bad-cowd-directory-outside",
             "vmdk-bad-directory-outside",
             "vmdk-bad-table-far",
@@ -139,6 +142,24 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         reason: "what a parent has is not zero",
     },
     Divergence {
+        id: "vdi-blocks",
+        formats: &["vdi"],
+        images: &["vdi-blocks-*", "vdi-hostile-extra"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::MapsOtherwise,
+        reason: "the header says how large blocks are and what is between them",
+    },
+    Divergence {
+        id: "two-formats",
+        formats: &["vdi"],
+        images: &["vdi-hostile-polyglot"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::Fails,
+        reason: "a file in two formats has no one map",
+    },
+    Divergence {
         id: "vmdk-split",
         formats: &["vmdk"],
         images: &["vmdk-split*", "vmdk-rdonly-extent", "vmdk-zero-extent", "vmdk-zero-only"],
@@ -158,7 +179,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "write-errors",
-        formats: &["raw", "qcow2", "vmdk", "vhd", "vhdx"],
+        formats: &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi"],
         images: &[],
         outputs: BOTH,
         versions: ALL,

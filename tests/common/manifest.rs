@@ -28,7 +28,7 @@ pub(crate) struct Entry {
 }
 
 /// Images that make sense only if every format is there to claim its part of them.
-const NEEDS_ALL_FORMATS: &[&str] = &["vhd-hostile-polyglot"];
+const NEEDS_ALL_FORMATS: &[&str] = &["vdi-hostile-polyglot", "vhd-hostile-polyglot"];
 
 impl Entry {
     /// Whether nothing is recorded for this version, because of what the manifest says.

@@ -46,7 +46,7 @@ fn quoted(args: &[String]) -> String {
 }
 
 /// Every format that qemu-img creates and we map.
-pub(crate) const FORMATS: &[&str] = &["raw", "qcow2", "vmdk", "vhd", "vhdx"];
+pub(crate) const FORMATS: &[&str] = &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -61,6 +61,7 @@ impl Recipe {
             "vmdk" => recipe.vmdk(may_follow, choose),
             "vhd" => recipe.vhd(choose),
             "vhdx" => recipe.vhdx(choose),
+            "vdi" => recipe.vdi(choose),
             other => panic!("no recipe for {other}"),
         }
         recipe
@@ -148,6 +149,15 @@ impl Recipe {
         }
     }
 
+    /// The image, as a copy of a raw one of this size.
+    fn convert(&mut self, driver: &str, options: &str, size: u64, choose: &mut Choices) {
+        self.create("raw", "source.raw", size, &[], &[]);
+        self.write("raw", "source.raw", size, None, choose);
+        let mut args = words(&["convert", "-q", "-t", "unsafe", "-f", "raw", "-O", driver]);
+        args.extend(words(&["-o", options, "source.raw", &self.name]));
+        self.steps.push(Step::Img(args));
+    }
+
     fn raw(&mut self, choose: &mut Choices) {
         let name = self.name.clone();
         let size = size(choose);
@@ -220,13 +230,7 @@ impl Recipe {
         let size = size(choose).next_multiple_of(64 * KIB);
         let name = self.name.clone();
         if choose.one_in(4) {
-            self.create("raw", "source.raw", size, &[], &[]);
-            self.write("raw", "source.raw", size, None, choose);
-            let options = ["-q", "-t", "unsafe", "-f", "raw", "-O", "vmdk", "-o"];
-            let mut args = words(&["convert"]);
-            args.extend(words(&options));
-            args.extend(words(&["subformat=streamOptimized", "source.raw", &name]));
-            self.steps.push(Step::Img(args));
+            self.convert("vmdk", "subformat=streamOptimized", size, choose);
             return;
         }
         let mut options = Vec::new();
@@ -271,6 +275,18 @@ impl Recipe {
         ];
         self.create("vhdx", &name, size, &options, &[]);
         self.write("vhdx", &name, size, None, choose);
+    }
+
+    fn vdi(&mut self, choose: &mut Choices) {
+        let size = size(choose);
+        let name = self.name.clone();
+        let options = format!("static={}", choose.of(&["on", "off", "off"]));
+        if choose.one_in(3) {
+            self.convert("vdi", &options, size, choose);
+        } else {
+            self.create("vdi", &name, size, &[options], &[]);
+            self.write("vdi", &name, size, None, choose);
+        }
     }
 }
 
