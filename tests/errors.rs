@@ -129,6 +129,10 @@ fn empty_file() {
                 asked += 1;
                 continue;
             }
+            "parallels" => {
+                "the magic is [00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00], \
+                 expected 'WithoutFreeSpace' or 'WithouFreSpacExt' (at file offset 0x0)"
+            }
             "qcow2" => "header is too short: 4 bytes at 0 do not fit in 0 (at file offset 0x0)",
             "vdi" => "signature is 0x00000000, expected 0xbeda107f (at file offset 0x40)",
             "vhd" => "the file is empty, a footer needs 512 bytes",
@@ -151,6 +155,10 @@ fn wrong_format() {
     for format in enabled_formats() {
         let line = match format {
             "raw" => continue,
+            "parallels" => {
+                "the magic is [78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78], \
+                 expected 'WithoutFreeSpace' or 'WithouFreSpacExt' (at file offset 0x0)"
+            }
             "qcow2" => {
                 "not a qcow2 image: the magic is [78, 78, 78, 78], expected [51, 46, 49, fb]"
             }
@@ -195,6 +203,7 @@ fn no_format_is_compiled_in_for_the_file() {
 #[test]
 fn truncated_header() {
     let mut heads: Vec<(&str, Vec<u8>)> = vec![
+        ("parallels", b"WithouFreSpacExt\x02".to_vec()),
         ("qcow2", b"QFI\xfb\0\0\0\x03".to_vec()),
         ("vdi", [[0; 0x40].as_slice(), b"\x7f\x10\xda\xbe"].concat()),
         ("vhd", b"conectix".to_vec()),

@@ -66,8 +66,11 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "metadata-outside-file",
-        formats: &["qcow2", "vdi", "vmdk"],
+        formats: &["parallels", "qcow2", "vdi", "vmdk"],
         images: &[
+            "parallels-hostile-extension-cut",
+            "parallels-hostile-table-cut",
+            "parallels-hostile-table-outside",
             "qcow2-bad-cut-before-l1",
             "qcow2-bad-l1-beyond-file",
             "qcow2-bad-l1-far",
@@ -90,8 +93,8 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "qemu-crash",
-        formats: &["qcow2", "vmdk", "vhd"],
-        images: &["qcow2-aes-long-run"],
+        formats: &["parallels", "qcow2", "vmdk", "vhd"],
+        images: &["parallels-2-tib", "qcow2-aes-long-run"],
         outputs: BOTH,
         versions: ALL,
         kind: Kind::QemuCrashes,
@@ -179,7 +182,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "write-errors",
-        formats: &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi"],
+        formats: &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels"],
         images: &[],
         outputs: BOTH,
         versions: ALL,

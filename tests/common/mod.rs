@@ -26,6 +26,7 @@ pub(crate) fn enabled_formats() -> Vec<&'static str> {
 
 /// Every format that comes with instar, sorted, and whether its feature is enabled.
 const FORMATS: &[(&str, bool)] = &[
+    ("parallels", cfg!(feature = "parallels")),
     ("qcow2", cfg!(feature = "qcow2")),
     ("raw", cfg!(feature = "raw")),
     ("vdi", cfg!(feature = "vdi")),

@@ -46,7 +46,7 @@ fn quoted(args: &[String]) -> String {
 }
 
 /// Every format that qemu-img creates and we map.
-pub(crate) const FORMATS: &[&str] = &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi"];
+pub(crate) const FORMATS: &[&str] = &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -62,6 +62,7 @@ impl Recipe {
             "vhd" => recipe.vhd(choose),
             "vhdx" => recipe.vhdx(choose),
             "vdi" => recipe.vdi(choose),
+            "parallels" => recipe.parallels(choose),
             other => panic!("no recipe for {other}"),
         }
         recipe
@@ -275,6 +276,20 @@ impl Recipe {
         ];
         self.create("vhdx", &name, size, &options, &[]);
         self.write("vhdx", &name, size, None, choose);
+    }
+
+    fn parallels(&mut self, choose: &mut Choices) {
+        // Only whole sectors can be made.
+        let size = size(choose).next_multiple_of(512);
+        let name = self.name.clone();
+        let cluster = choose.of(&[512, 4 * KIB, 64 * KIB, 63 * 512, MIB, MIB]);
+        let options = format!("cluster_size={cluster}");
+        if choose.one_in(3) {
+            self.convert("parallels", &options, size, choose);
+        } else {
+            self.create("parallels", &name, size, &[options], &[]);
+            self.write("parallels", &name, size, None, choose);
+        }
     }
 
     fn vdi(&mut self, choose: &mut Choices) {

@@ -1,0 +1,66 @@
+//! The expanding disk image of Parallels.
+//!
+//! Read are both kinds, after *Parallels Expandable Image File Format* ("the specification" below),
+//! which is among qemu's documents (`docs/interop/parallels`). What is accepted, and which entries
+//! count, follows qemu's driver; `docs/formats/parallels.md` lists the rules. All integers of the
+//! format are little-endian.
+//!
+//! ```text
+//! header | block allocation table | cluster* , one of which may be a format extension
+//! ```
+
+mod disk;
+mod error;
+mod extension;
+#[cfg(any(test, feature = "testkit"))]
+mod samples;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
+
+use disk::{HEADER_BYTES, Header};
+use source::ParallelsSource;
+
+/// The Parallels format.
+pub struct Parallels;
+
+instar_core::register!(Parallels);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_samples!(Parallels, samples::all);
+
+impl ImageFormat for Parallels {
+    fn name(&self) -> &'static str {
+        "parallels"
+    }
+
+    fn about(&self) -> &'static str {
+        "Parallels disks: expanding, both kinds"
+    }
+
+    fn extensions(&self) -> &'static [&'static str] {
+        &["hds", "hdd"]
+    }
+
+    fn divergences(&self) -> &'static [&'static str] {
+        &["metadata-outside-file", "qemu-crash"]
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Confidence {
+        let Some(head) = probe.head().first_chunk::<HEADER_BYTES>() else {
+            return Confidence::No;
+        };
+        if !Header::is_at(head) {
+            return Confidence::No;
+        }
+        match Header::decode(Fields::new("header", 0, head)) {
+            Ok(header) if header.covers_disk() => Confidence::Verified,
+            _ => Confidence::Magic,
+        }
+    }
+
+    fn open(&self, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {
+        Ok(Box::new(ParallelsSource::open(&image)?))
+    }
+}
