@@ -2,6 +2,8 @@
 //! registration would vanish without a word: hence one `use` per format, and the root crate
 //! denies `unused_crate_dependencies`.
 
+#[cfg(feature = "qcow")]
+use instar_plugin_qcow as _;
 #[cfg(feature = "qcow2")]
 use instar_plugin_qcow2 as _;
 #[cfg(feature = "raw")]

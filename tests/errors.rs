@@ -129,7 +129,9 @@ fn empty_file() {
                 asked += 1;
                 continue;
             }
-            "qcow2" => "header is too short: 4 bytes at 0 do not fit in 0 (at file offset 0x0)",
+            "qcow" | "qcow2" => {
+                "header is too short: 4 bytes at 0 do not fit in 0 (at file offset 0x0)"
+            }
             "vhd" => "the file is empty, a footer needs 512 bytes",
             "vhdx" => "the file does not start with the signature `vhdxfile`",
             "vmdk" => {
@@ -150,6 +152,7 @@ fn wrong_format() {
     for format in enabled_formats() {
         let line = match format {
             "raw" => continue,
+            "qcow" => "not a qcow image: the magic is [78, 78, 78, 78], expected [51, 46, 49, fb]",
             "qcow2" => {
                 "not a qcow2 image: the magic is [78, 78, 78, 78], expected [51, 46, 49, fb]"
             }
@@ -193,6 +196,7 @@ fn no_format_is_compiled_in_for_the_file() {
 #[test]
 fn truncated_header() {
     let mut heads: Vec<(&str, Vec<u8>)> = vec![
+        ("qcow", b"QFI\xfb\0\0\0\x01".to_vec()),
         ("qcow2", b"QFI\xfb\0\0\0\x03".to_vec()),
         ("vhd", b"conectix".to_vec()),
         ("vhdx", b"vhdxfile".to_vec()),

@@ -48,8 +48,8 @@ const ALL: &[&str] = &[];
 pub(crate) const DIVERGENCES: &[Divergence] = &[
     Divergence {
         id: "external-refused",
-        formats: &["qcow2", "vmdk", "vhd"],
-        images: &["qcow2-*", "vmdk-*", "vhd-*"],
+        formats: &["qcow", "qcow2", "vmdk", "vhd"],
+        images: &["qcow-*", "qcow2-*", "vmdk-*", "vhd-*"],
         outputs: BOTH,
         versions: ALL,
         kind: Kind::ExternalRefused,
@@ -66,8 +66,19 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "metadata-outside-file",
-        formats: &["qcow2", "vmdk"],
+        formats: &["qcow", "qcow2", "vmdk"],
         images: &[
+            "qcow-bad-cut-before-l1",
+            "qcow-bad-cut-header",
+            "qcow-bad-l1-beyond-file",
+            "qcow-bad-l1-far",
+            "qcow-bad-l1-is-header",
+            "qcow-bad-l1-past-end",
+            "qcow-bad-l2-beyond-file",
+            "qcow-bad-l2-far",
+            "qcow-bad-l2-past-end",
+            "qcow-bad-name-cut",
+            "qcow-bad-name-outside",
             "qcow2-bad-cut-before-l1",
             "qcow2-bad-l1-beyond-file",
             "qcow2-bad-l1-far",
@@ -102,6 +113,15 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         versions: &["5.2"],
         kind: Kind::AcceptsSize,
         reason: "sizes are read as the newest qemu-img reads them, whatever --qemu-version says",
+    },
+    Divergence {
+        id: "qcow-unaligned",
+        formats: &["qcow"],
+        images: &["qcow-bad-cluster-unaligned-*"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::MapsOtherwise,
+        reason: "what qemu-img prints is not where qemu reads",
     },
     Divergence {
         id: "vhdx-allocation",
@@ -158,7 +178,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "write-errors",
-        formats: &["raw", "qcow2", "vmdk", "vhd", "vhdx"],
+        formats: &["raw", "qcow", "qcow2", "vmdk", "vhd", "vhdx"],
         images: &[],
         outputs: BOTH,
         versions: ALL,

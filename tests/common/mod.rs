@@ -19,18 +19,19 @@ pub(crate) mod trace;
 pub(crate) mod weave;
 pub(crate) mod workers;
 
+/// Every format that comes with instar, sorted, and whether its feature is enabled.
+const FORMATS: &[(&str, bool)] = &[
+    ("qcow", cfg!(feature = "qcow")),
+    ("qcow2", cfg!(feature = "qcow2")),
+    ("raw", cfg!(feature = "raw")),
+    ("vhd", cfg!(feature = "vhd")),
+    ("vhdx", cfg!(feature = "vhdx")),
+    ("vmdk", cfg!(feature = "vmdk")),
+];
+
 /// The formats whose features are enabled, sorted.
 pub(crate) fn enabled_formats() -> Vec<&'static str> {
-    [
-        ("qcow2", cfg!(feature = "qcow2")),
-        ("raw", cfg!(feature = "raw")),
-        ("vhd", cfg!(feature = "vhd")),
-        ("vhdx", cfg!(feature = "vhdx")),
-        ("vmdk", cfg!(feature = "vmdk")),
-    ]
-    .into_iter()
-    .filter_map(|(name, on)| on.then_some(name))
-    .collect()
+    FORMATS.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect()
 }
 
 /// Whether the format of this name (ours or qemu's) is compiled in.
@@ -41,5 +42,5 @@ pub(crate) fn enabled(format: &str) -> bool {
 
 /// Whether every format is compiled in.
 pub(crate) fn all_enabled() -> bool {
-    enabled_formats().len() == 5
+    FORMATS.iter().all(|(_, on)| *on)
 }

@@ -20,6 +20,19 @@ pub(crate) fn overlay(name: &str, format: Option<&str>) -> Vec<u8> {
     image
 }
 
+/// An empty qcow image of 1 MiB over a backing file.
+pub(crate) fn qcow_overlay(name: &str) -> Vec<u8> {
+    let mut image = vec![0; 2048];
+    put(&mut image, 0, b"QFI\xfb\0\0\0\x01");
+    put(&mut image, 8, &(NAME_AT as u64).to_be_bytes());
+    put(&mut image, 16, &u32::try_from(name.len()).expect("a short name").to_be_bytes());
+    put(&mut image, 24, &(1_u64 << 20).to_be_bytes());
+    put(&mut image, 32, &[12, 9]); // cluster_bits, l2_bits
+    put(&mut image, 40, &512_u64.to_be_bytes()); // the L1 table
+    put(&mut image, NAME_AT, name.as_bytes());
+    image
+}
+
 /// An empty qcow2 image whose data is in another file.
 pub(crate) fn data_file(name: &str) -> Vec<u8> {
     let mut image = qcow2(1 << 20);

@@ -46,7 +46,7 @@ fn quoted(args: &[String]) -> String {
 }
 
 /// Every format that qemu-img creates and we map.
-pub(crate) const FORMATS: &[&str] = &["raw", "qcow2", "vmdk", "vhd", "vhdx"];
+pub(crate) const FORMATS: &[&str] = &["raw", "qcow", "qcow2", "vmdk", "vhd", "vhdx"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -57,6 +57,7 @@ impl Recipe {
         let mut recipe = Self { format, name: format!("image.{format}"), steps: Vec::new() };
         match format {
             "raw" => recipe.raw(choose),
+            "qcow" => recipe.qcow(may_follow, choose),
             "qcow2" => recipe.qcow2(may_follow, choose),
             "vmdk" => recipe.vmdk(may_follow, choose),
             "vhd" => recipe.vhd(choose),
@@ -148,6 +149,28 @@ impl Recipe {
         }
     }
 
+    /// A stretch of compressed clusters. `convert -c` to qcow makes them too, but ends with status 1.
+    fn compress(
+        &mut self,
+        driver: &str,
+        name: &str,
+        size: u64,
+        cluster: u64,
+        choose: &mut Choices,
+    ) {
+        let clusters = size / cluster;
+        if clusters == 0 {
+            return;
+        }
+        let first = choose.between(0, clusters - 1);
+        let mut args = words(&["-t", "unsafe", "-f", driver]);
+        for index in first..(first + choose.between(1, 50)).min(clusters) {
+            args.extend(["-c".to_owned(), format!("write -c -P 91 {} {cluster}", index * cluster)]);
+        }
+        args.push(name.to_owned());
+        self.steps.push(Step::Io(args));
+    }
+
     fn raw(&mut self, choose: &mut Choices) {
         let name = self.name.clone();
         let size = size(choose);
@@ -160,6 +183,24 @@ impl Recipe {
         if choose.one_in(2) {
             self.steps.push(Step::Resize(name, choose.between(1, size + 5000)));
         }
+    }
+
+    /// The size of clusters cannot be chosen: 4 KiB, or 512 bytes over a backing file.
+    fn qcow(&mut self, may_follow: bool, choose: &mut Choices) {
+        let size = size(choose);
+        let name = self.name.clone();
+        let mut more = Vec::new();
+        let mut cluster = 4 * KIB;
+        if may_follow && choose.one_in(2) {
+            let (driver, file) = self.backing_file(size, choose);
+            more.extend(["-b", file, "-F", driver]);
+            cluster = 512;
+        }
+        self.create("qcow", &name, size, &[], &more);
+        if choose.one_in(3) {
+            self.compress("qcow", &name, size, cluster, choose);
+        }
+        self.write("qcow", &name, size, Some(cluster), choose);
     }
 
     fn qcow2(&mut self, may_follow: bool, choose: &mut Choices) {
