@@ -6,6 +6,8 @@
 use instar_plugin_qcow as _;
 #[cfg(feature = "qcow2")]
 use instar_plugin_qcow2 as _;
+#[cfg(feature = "qed")]
+use instar_plugin_qed as _;
 #[cfg(feature = "raw")]
 use instar_plugin_raw as _;
 #[cfg(feature = "vhd")]

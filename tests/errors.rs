@@ -129,7 +129,7 @@ fn empty_file() {
                 asked += 1;
                 continue;
             }
-            "qcow" | "qcow2" => {
+            "qcow" | "qcow2" | "qed" => {
                 "header is too short: 4 bytes at 0 do not fit in 0 (at file offset 0x0)"
             }
             "vhd" => "the file is empty, a footer needs 512 bytes",
@@ -156,6 +156,7 @@ fn wrong_format() {
             "qcow2" => {
                 "not a qcow2 image: the magic is [78, 78, 78, 78], expected [51, 46, 49, fb]"
             }
+            "qed" => "not a QED image: the magic is [78, 78, 78, 78], expected [51, 45, 44, 00]",
             "vhd" => "no footer: neither the first nor the last sector starts with 'conectix'",
             "vhdx" => "the file does not start with the signature `vhdxfile`",
             "vmdk" => {
@@ -198,6 +199,7 @@ fn truncated_header() {
     let mut heads: Vec<(&str, Vec<u8>)> = vec![
         ("qcow", b"QFI\xfb\0\0\0\x01".to_vec()),
         ("qcow2", b"QFI\xfb\0\0\0\x03".to_vec()),
+        ("qed", b"QED\0".to_vec()),
         ("vhd", b"conectix".to_vec()),
         ("vhdx", b"vhdxfile".to_vec()),
         ("vmdk", b"KDMV\x01\0\0\0".to_vec()),

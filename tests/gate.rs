@@ -19,7 +19,9 @@ use common::all_enabled;
 use common::binary::{Run, instar};
 use common::lab::Lab;
 use common::manifest::find;
-use common::naming::{data_file, descriptor, descriptor_over, overlay, qcow_overlay, rename_utf16};
+use common::naming::{
+    data_file, descriptor, descriptor_over, overlay, qcow_overlay, qed_overlay, rename_utf16,
+};
 use common::trace::{self, traced};
 
 /// What images say is not below their directory.
@@ -155,6 +157,12 @@ fn cases() -> Vec<Case> {
         Case::new("top.qcow", qcow_overlay("device"), "device", out),
         Case::new("top.qcow", qcow_overlay("fifo"), "fifo", &["which is a FIFO", IGNORE]),
         Case::new("top.qcow", qcow_overlay("nbd:x:1"), "nbd:x:1", &[PROTOCOL, IGNORE]),
+        Case::new("top.qed", qed_overlay("/etc/passwd"), "/etc/passwd", out),
+        Case::new("top.qed", qed_overlay("sub/../../../x"), "sub/../../../x", out),
+        Case::new("top.qed", qed_overlay("linked/secret"), "linked/secret", out),
+        Case::new("top.qed", qed_overlay("device"), "device", out),
+        Case::new("top.qed", qed_overlay("fifo"), "fifo", &["which is a FIFO", IGNORE]),
+        Case::new("top.qed", qed_overlay("nbd:x:1"), "nbd:x:1", &[PROTOCOL, IGNORE]),
         Case::new("flat.vmdk", descriptor("FLAT", "/etc/passwd"), "/etc/passwd", out),
         Case::new("flat.vmdk", descriptor("FLAT", "../../x"), "../../x", out),
         Case::new("flat.vmdk", descriptor("FLAT", "/dev/zero"), "/dev/zero", out),
@@ -244,6 +252,15 @@ fn deeper() -> Vec<Case> {
             &[CIRCLE, "\"top.qcow\" -> \"top.qcow\""],
         ),
         Case::new("top.qcow", qcow_overlay("passwd.qcow2"), "/etc/passwd", &[OUTSIDE, ALLOW])
+            .opening(&["passwd.qcow2"])
+            .about("passwd.qcow2"),
+        Case::new(
+            "top.qed",
+            qed_overlay("top.qed"),
+            "top.qed",
+            &[CIRCLE, "\"top.qed\" -> \"top.qed\""],
+        ),
+        Case::new("top.qed", qed_overlay("passwd.qcow2"), "/etc/passwd", &[OUTSIDE, ALLOW])
             .opening(&["passwd.qcow2"])
             .about("passwd.qcow2"),
         over("./top.qcow2", "qcow2", &[CIRCLE, "-> \"./top.qcow2\""]),

@@ -48,8 +48,8 @@ const ALL: &[&str] = &[];
 pub(crate) const DIVERGENCES: &[Divergence] = &[
     Divergence {
         id: "external-refused",
-        formats: &["qcow", "qcow2", "vmdk", "vhd"],
-        images: &["qcow-*", "qcow2-*", "vmdk-*", "vhd-*"],
+        formats: &["qcow", "qcow2", "qed", "vmdk", "vhd"],
+        images: &["qcow-*", "qcow2-*", "qed-*", "vmdk-*", "vhd-*"],
         outputs: BOTH,
         versions: ALL,
         kind: Kind::ExternalRefused,
@@ -98,8 +98,8 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "qemu-crash",
-        formats: &["qcow2", "vmdk", "vhd"],
-        images: &["qcow2-aes-long-run"],
+        formats: &["qcow2", "qed", "vmdk", "vhd"],
+        images: &["qcow2-aes-long-run", "qed-long-run"],
         outputs: BOTH,
         versions: ALL,
         kind: Kind::QemuCrashes,
@@ -178,7 +178,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "write-errors",
-        formats: &["raw", "qcow", "qcow2", "vmdk", "vhd", "vhdx"],
+        formats: &["raw", "qcow", "qcow2", "qed", "vmdk", "vhd", "vhdx"],
         images: &[],
         outputs: BOTH,
         versions: ALL,

@@ -23,6 +23,7 @@ pub(crate) mod workers;
 const FORMATS: &[(&str, bool)] = &[
     ("qcow", cfg!(feature = "qcow")),
     ("qcow2", cfg!(feature = "qcow2")),
+    ("qed", cfg!(feature = "qed")),
     ("raw", cfg!(feature = "raw")),
     ("vhd", cfg!(feature = "vhd")),
     ("vhdx", cfg!(feature = "vhdx")),

@@ -46,7 +46,7 @@ fn quoted(args: &[String]) -> String {
 }
 
 /// Every format that qemu-img creates and we map.
-pub(crate) const FORMATS: &[&str] = &["raw", "qcow", "qcow2", "vmdk", "vhd", "vhdx"];
+pub(crate) const FORMATS: &[&str] = &["raw", "qcow", "qcow2", "qed", "vmdk", "vhd", "vhdx"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -59,6 +59,7 @@ impl Recipe {
             "raw" => recipe.raw(choose),
             "qcow" => recipe.qcow(may_follow, choose),
             "qcow2" => recipe.qcow2(may_follow, choose),
+            "qed" => recipe.qed(may_follow, choose),
             "vmdk" => recipe.vmdk(may_follow, choose),
             "vhd" => recipe.vhd(choose),
             "vhdx" => recipe.vhdx(choose),
@@ -258,6 +259,23 @@ impl Recipe {
         self.create(driver, name, size, &[], &[]);
         self.write(driver, name, size, None, choose);
         (driver, name)
+    }
+
+    fn qed(&mut self, may_follow: bool, choose: &mut Choices) {
+        let size = size(choose);
+        let name = self.name.clone();
+        let mut more = Vec::new();
+        if may_follow && choose.one_in(2) {
+            let (driver, file) = self.backing_file(size, choose);
+            more.extend(["-b", file, "-F", driver]);
+        }
+        // qemu does not open an image with tables of one cluster.
+        let options = [
+            format!("cluster_size={}", (4 * KIB) << choose.between(0, 6)),
+            format!("table_size={}", choose.of(&[2, 4, 8, 16])),
+        ];
+        self.create("qed", &name, size, &options, &more);
+        self.write("qed", &name, size, None, choose);
     }
 
     fn vmdk(&mut self, may_follow: bool, choose: &mut Choices) {

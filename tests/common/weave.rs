@@ -49,6 +49,7 @@ enum Kind {
     Raw,
     Qcow,
     Qcow2,
+    Qed,
     /// With an external data file; whether it is a raw one.
     DataFile(bool),
     /// A VMDK of this subformat.
@@ -63,6 +64,7 @@ impl Kind {
             Self::Raw => "raw",
             Self::Qcow => "qcow",
             Self::Qcow2 | Self::DataFile(_) => "qcow2",
+            Self::Qed => "qed",
             Self::Vmdk(_) => "vmdk",
             Self::VhdDynamic | Self::VhdFixed => "vpc",
         }
@@ -72,9 +74,9 @@ impl Kind {
         matches!(self, Self::Vmdk(subformat) if subformat.starts_with("twoGb"))
     }
 
-    /// Whether the format of what is below is never stored.
-    fn always_detects(self) -> bool {
-        self == Self::Qcow
+    /// Whether the format of what is below is not stored, unless it is raw.
+    fn detects(self) -> bool {
+        matches!(self, Self::Qcow | Self::Qed)
     }
 
     fn label(self) -> &'static str {
@@ -82,6 +84,7 @@ impl Kind {
             Self::Raw => "raw",
             Self::Qcow => "qcow",
             Self::Qcow2 => "qcow2",
+            Self::Qed => "qed",
             Self::DataFile(false) => "data file",
             Self::DataFile(true) => "raw data file",
             Self::Vmdk(subformat) => subformat,
@@ -210,6 +213,10 @@ impl Weave {
             Kind::Qcow => {
                 let cluster = if below.is_some() { 512 } else { 4 * KIB };
                 compressed = choose.one_in(2).then_some(cluster);
+            }
+            Kind::Qed => {
+                options.push(format!("cluster_size={}", (4 * KIB) << choose.between(0, 6)));
+                options.push(format!("table_size={}", choose.of(&[2, 4, 16])));
             }
             Kind::Raw => {}
         }
@@ -394,7 +401,7 @@ impl Display for Weave {
 /// The kinds of the images of a chain, top first: alone, or with one to five below.
 fn kinds(choose: &mut Choices) -> Vec<Kind> {
     const FLAT: [Kind; 2] = [Kind::Vmdk("monolithicFlat"), Kind::Vmdk("twoGbMaxExtentFlat")];
-    const OVERLAYS: [Kind; 4] = [Kind::Qcow2, Kind::Qcow2, Kind::Qcow2, Kind::Qcow];
+    const OVERLAYS: [Kind; 5] = [Kind::Qcow2, Kind::Qcow2, Kind::Qcow2, Kind::Qcow, Kind::Qed];
     const SPARSE: [Kind; 2] = [Kind::Vmdk("monolithicSparse"), Kind::Vmdk("twoGbMaxExtentSparse")];
     let mut vmdk_bases = [FLAT, SPARSE].concat();
     if choose.one_in(6) {
@@ -424,11 +431,12 @@ fn kinds(choose: &mut Choices) -> Vec<Kind> {
         Kind::Raw,
         Kind::Qcow,
         Kind::Qcow2,
+        Kind::Qed,
         Kind::DataFile(true),
         Kind::DataFile(false),
         Kind::VhdDynamic,
     ];
-    if !kinds.last().is_some_and(|kind| kind.always_detects()) {
+    if !kinds.last().is_some_and(|kind| kind.detects()) {
         others.push(Kind::VhdFixed);
     }
     let is_vmdk = matches!(kinds.last(), Some(Kind::Vmdk(_))) || choose.one_in(4);
