@@ -4,8 +4,12 @@
 
 #[cfg(feature = "parallels")]
 use instar_plugin_parallels as _;
+#[cfg(feature = "qcow")]
+use instar_plugin_qcow as _;
 #[cfg(feature = "qcow2")]
 use instar_plugin_qcow2 as _;
+#[cfg(feature = "qed")]
+use instar_plugin_qed as _;
 #[cfg(feature = "raw")]
 use instar_plugin_raw as _;
 #[cfg(feature = "vdi")]

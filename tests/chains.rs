@@ -82,8 +82,8 @@ fn random_chains() {
     }
 }
 
-/// What a chain can have: six depths, eleven kinds of images, and what names and sizes can be.
-const KINDS: usize = 6 + 11 + 9;
+/// What a chain can have: six depths, thirteen kinds of images, and what names and sizes can be.
+const KINDS: usize = 6 + 13 + 9;
 
 fn number(name: &str, default: usize) -> usize {
     match std::env::var(name) {

@@ -133,8 +133,10 @@ fn empty_file() {
                 "the magic is [00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00], \
                  expected 'WithoutFreeSpace' or 'WithouFreSpacExt' (at file offset 0x0)"
             }
-            "qcow2" => "header is too short: 4 bytes at 0 do not fit in 0 (at file offset 0x0)",
             "vdi" => "signature is 0x00000000, expected 0xbeda107f (at file offset 0x40)",
+            "qcow" | "qcow2" | "qed" => {
+                "header is too short: 4 bytes at 0 do not fit in 0 (at file offset 0x0)"
+            }
             "vhd" => "the file is empty, a footer needs 512 bytes",
             "vhdx" => "the file does not start with the signature `vhdxfile`",
             "vmdk" => {
@@ -159,10 +161,12 @@ fn wrong_format() {
                 "the magic is [78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78], \
                  expected 'WithoutFreeSpace' or 'WithouFreSpacExt' (at file offset 0x0)"
             }
+            "vdi" => "signature is 0x78787878, expected 0xbeda107f (at file offset 0x40)",
+            "qcow" => "not a qcow image: the magic is [78, 78, 78, 78], expected [51, 46, 49, fb]",
             "qcow2" => {
                 "not a qcow2 image: the magic is [78, 78, 78, 78], expected [51, 46, 49, fb]"
             }
-            "vdi" => "signature is 0x78787878, expected 0xbeda107f (at file offset 0x40)",
+            "qed" => "not a QED image: the magic is [78, 78, 78, 78], expected [51, 45, 44, 00]",
             "vhd" => "no footer: neither the first nor the last sector starts with 'conectix'",
             "vhdx" => "the file does not start with the signature `vhdxfile`",
             "vmdk" => {
@@ -204,8 +208,10 @@ fn no_format_is_compiled_in_for_the_file() {
 fn truncated_header() {
     let mut heads: Vec<(&str, Vec<u8>)> = vec![
         ("parallels", b"WithouFreSpacExt\x02".to_vec()),
-        ("qcow2", b"QFI\xfb\0\0\0\x03".to_vec()),
         ("vdi", [[0; 0x40].as_slice(), b"\x7f\x10\xda\xbe"].concat()),
+        ("qcow", b"QFI\xfb\0\0\0\x01".to_vec()),
+        ("qcow2", b"QFI\xfb\0\0\0\x03".to_vec()),
+        ("qed", b"QED\0".to_vec()),
         ("vhd", b"conectix".to_vec()),
         ("vhdx", b"vhdxfile".to_vec()),
         ("vmdk", b"KDMV\x01\0\0\0".to_vec()),

@@ -19,7 +19,9 @@ use common::all_enabled;
 use common::binary::{Run, instar};
 use common::lab::Lab;
 use common::manifest::find;
-use common::naming::{data_file, descriptor, descriptor_over, overlay, rename_utf16};
+use common::naming::{
+    data_file, descriptor, descriptor_over, overlay, qcow_overlay, qed_overlay, rename_utf16,
+};
 use common::trace::{self, traced};
 
 /// What images say is not below their directory.
@@ -149,6 +151,18 @@ fn cases() -> Vec<Case> {
         Case::over("nope.raw", &["No such file or directory"]),
         Case::over("base.raw/x", &["Not a directory"]),
         Case::new("top.qcow2", overlay("/etc/passwd", None), "/etc/passwd", out),
+        Case::new("top.qcow", qcow_overlay("/etc/passwd"), "/etc/passwd", out),
+        Case::new("top.qcow", qcow_overlay("sub/../../../x"), "sub/../../../x", out),
+        Case::new("top.qcow", qcow_overlay("link"), "link", out),
+        Case::new("top.qcow", qcow_overlay("device"), "device", out),
+        Case::new("top.qcow", qcow_overlay("fifo"), "fifo", &["which is a FIFO", IGNORE]),
+        Case::new("top.qcow", qcow_overlay("nbd:x:1"), "nbd:x:1", &[PROTOCOL, IGNORE]),
+        Case::new("top.qed", qed_overlay("/etc/passwd"), "/etc/passwd", out),
+        Case::new("top.qed", qed_overlay("sub/../../../x"), "sub/../../../x", out),
+        Case::new("top.qed", qed_overlay("linked/secret"), "linked/secret", out),
+        Case::new("top.qed", qed_overlay("device"), "device", out),
+        Case::new("top.qed", qed_overlay("fifo"), "fifo", &["which is a FIFO", IGNORE]),
+        Case::new("top.qed", qed_overlay("nbd:x:1"), "nbd:x:1", &[PROTOCOL, IGNORE]),
         Case::new("flat.vmdk", descriptor("FLAT", "/etc/passwd"), "/etc/passwd", out),
         Case::new("flat.vmdk", descriptor("FLAT", "../../x"), "../../x", out),
         Case::new("flat.vmdk", descriptor("FLAT", "/dev/zero"), "/dev/zero", out),
@@ -231,6 +245,24 @@ fn deeper() -> Vec<Case> {
         Case { reference: "nosuch", ..over("base.raw", "nosuch", &["unknown format"]) }
             .opening(&["base.raw"]),
         over("top.qcow2", "qcow2", &[CIRCLE, "\"top.qcow2\" -> \"top.qcow2\""]),
+        Case::new(
+            "top.qcow",
+            qcow_overlay("top.qcow"),
+            "top.qcow",
+            &[CIRCLE, "\"top.qcow\" -> \"top.qcow\""],
+        ),
+        Case::new("top.qcow", qcow_overlay("passwd.qcow2"), "/etc/passwd", &[OUTSIDE, ALLOW])
+            .opening(&["passwd.qcow2"])
+            .about("passwd.qcow2"),
+        Case::new(
+            "top.qed",
+            qed_overlay("top.qed"),
+            "top.qed",
+            &[CIRCLE, "\"top.qed\" -> \"top.qed\""],
+        ),
+        Case::new("top.qed", qed_overlay("passwd.qcow2"), "/etc/passwd", &[OUTSIDE, ALLOW])
+            .opening(&["passwd.qcow2"])
+            .about("passwd.qcow2"),
         over("./top.qcow2", "qcow2", &[CIRCLE, "-> \"./top.qcow2\""]),
         over("b.qcow2", "qcow2", &[CIRCLE, "\"b.qcow2\" -> \"c.qcow2\" -> \"top.qcow2\""])
             .opening(&["b.qcow2", "c.qcow2"]),

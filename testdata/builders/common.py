@@ -8,7 +8,7 @@ A builder module (`builders/<format>.py`) has one function:
         yield Image(
             id="vhd-dynamic-holes",            # lower case, starts with the builder's name
             name="vhd-dynamic-holes.vhd",      # file name as unpacked (no folders)
-            format="vhd",                      # instar's name: raw qcow2 vmdk vhd vhdx vdi parallels
+            format="vhd",                      # instar's name
             exercises="dynamic disk, first and last block absent",   # one sentence
             build=_dynamic_holes)              # build(path) writes the file at path
 

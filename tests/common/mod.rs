@@ -19,21 +19,23 @@ pub(crate) mod trace;
 pub(crate) mod weave;
 pub(crate) mod workers;
 
-/// The formats whose features are enabled, sorted.
-pub(crate) fn enabled_formats() -> Vec<&'static str> {
-    FORMATS.iter().filter_map(|(name, on)| on.then_some(*name)).collect()
-}
-
 /// Every format that comes with instar, sorted, and whether its feature is enabled.
 const FORMATS: &[(&str, bool)] = &[
     ("parallels", cfg!(feature = "parallels")),
+    ("qcow", cfg!(feature = "qcow")),
     ("qcow2", cfg!(feature = "qcow2")),
+    ("qed", cfg!(feature = "qed")),
     ("raw", cfg!(feature = "raw")),
     ("vdi", cfg!(feature = "vdi")),
     ("vhd", cfg!(feature = "vhd")),
     ("vhdx", cfg!(feature = "vhdx")),
     ("vmdk", cfg!(feature = "vmdk")),
 ];
+
+/// The formats whose features are enabled, sorted.
+pub(crate) fn enabled_formats() -> Vec<&'static str> {
+    FORMATS.iter().filter_map(|(name, on)| on.then_some(*name)).collect()
+}
 
 /// Whether the format of this name (ours or qemu's) is compiled in.
 pub(crate) fn enabled(format: &str) -> bool {

@@ -20,6 +20,35 @@ pub(crate) fn overlay(name: &str, format: Option<&str>) -> Vec<u8> {
     image
 }
 
+/// An empty qcow image of 1 MiB over a backing file.
+pub(crate) fn qcow_overlay(name: &str) -> Vec<u8> {
+    let mut image = vec![0; 2048];
+    put(&mut image, 0, b"QFI\xfb\0\0\0\x01");
+    put(&mut image, 8, &(NAME_AT as u64).to_be_bytes());
+    put(&mut image, 16, &u32::try_from(name.len()).expect("a short name").to_be_bytes());
+    put(&mut image, 24, &(1_u64 << 20).to_be_bytes());
+    put(&mut image, 32, &[12, 9]); // cluster_bits, l2_bits
+    put(&mut image, 40, &512_u64.to_be_bytes()); // the L1 table
+    put(&mut image, NAME_AT, name.as_bytes());
+    image
+}
+
+/// An empty QED image of 1 MiB over a backing file.
+pub(crate) fn qed_overlay(name: &str) -> Vec<u8> {
+    const CLUSTER: usize = 4096;
+    let mut image = vec![0; 3 * CLUSTER];
+    put(&mut image, 0, b"QED\0");
+    put(&mut image, 4, &4096_u32.to_le_bytes());
+    put(&mut image, 8, &[2, 0, 0, 0, 1]); // clusters of a table and of the header
+    put(&mut image, 16, &[1]); // the feature: a backing file
+    put(&mut image, 40, &(CLUSTER as u64).to_le_bytes()); // the L1 table
+    put(&mut image, 48, &(1_u64 << 20).to_le_bytes());
+    put(&mut image, 56, &u32::try_from(NAME_AT).expect("a small offset").to_le_bytes());
+    put(&mut image, 60, &u32::try_from(name.len()).expect("a short name").to_le_bytes());
+    put(&mut image, NAME_AT, name.as_bytes());
+    image
+}
+
 /// An empty qcow2 image whose data is in another file.
 pub(crate) fn data_file(name: &str) -> Vec<u8> {
     let mut image = qcow2(1 << 20);

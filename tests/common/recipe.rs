@@ -46,7 +46,8 @@ fn quoted(args: &[String]) -> String {
 }
 
 /// Every format that qemu-img creates and we map.
-pub(crate) const FORMATS: &[&str] = &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels"];
+pub(crate) const FORMATS: &[&str] =
+    &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels", "qcow", "qed"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -57,7 +58,9 @@ impl Recipe {
         let mut recipe = Self { format, name: format!("image.{format}"), steps: Vec::new() };
         match format {
             "raw" => recipe.raw(choose),
+            "qcow" => recipe.qcow(may_follow, choose),
             "qcow2" => recipe.qcow2(may_follow, choose),
+            "qed" => recipe.qed(may_follow, choose),
             "vmdk" => recipe.vmdk(may_follow, choose),
             "vhd" => recipe.vhd(choose),
             "vhdx" => recipe.vhdx(choose),
@@ -159,6 +162,28 @@ impl Recipe {
         self.steps.push(Step::Img(args));
     }
 
+    /// A stretch of compressed clusters. `convert -c` to qcow makes them too, but ends with status 1.
+    fn compress(
+        &mut self,
+        driver: &str,
+        name: &str,
+        size: u64,
+        cluster: u64,
+        choose: &mut Choices,
+    ) {
+        let clusters = size / cluster;
+        if clusters == 0 {
+            return;
+        }
+        let first = choose.between(0, clusters - 1);
+        let mut args = words(&["-t", "unsafe", "-f", driver]);
+        for index in first..(first + choose.between(1, 50)).min(clusters) {
+            args.extend(["-c".to_owned(), format!("write -c -P 91 {} {cluster}", index * cluster)]);
+        }
+        args.push(name.to_owned());
+        self.steps.push(Step::Io(args));
+    }
+
     fn raw(&mut self, choose: &mut Choices) {
         let name = self.name.clone();
         let size = size(choose);
@@ -171,6 +196,24 @@ impl Recipe {
         if choose.one_in(2) {
             self.steps.push(Step::Resize(name, choose.between(1, size + 5000)));
         }
+    }
+
+    /// The size of clusters cannot be chosen: 4 KiB, or 512 bytes over a backing file.
+    fn qcow(&mut self, may_follow: bool, choose: &mut Choices) {
+        let size = size(choose);
+        let name = self.name.clone();
+        let mut more = Vec::new();
+        let mut cluster = 4 * KIB;
+        if may_follow && choose.one_in(2) {
+            let (driver, file) = self.backing_file(size, choose);
+            more.extend(["-b", file, "-F", driver]);
+            cluster = 512;
+        }
+        self.create("qcow", &name, size, &[], &more);
+        if choose.one_in(3) {
+            self.compress("qcow", &name, size, cluster, choose);
+        }
+        self.write("qcow", &name, size, Some(cluster), choose);
     }
 
     fn qcow2(&mut self, may_follow: bool, choose: &mut Choices) {
@@ -188,8 +231,11 @@ impl Recipe {
             format!("compat={}", if v2 { "0.10" } else { "1.1" }),
             format!("cluster_size={cluster}"),
         ];
+        // A snapshot doubles refcounts, and those of compressed clusters may be large before.
+        let mut has_room = true;
         if !v2 {
-            let bits = choose.of(&["1", "2", "4", "8", "16", "32", "64"]);
+            let bits = choose.of(&[1, 2, 4, 8, 16, 32, 64]);
+            has_room = bits >= 16;
             options.push(format!("refcount_bits={bits}"));
             options.push(format!("extended_l2={}", if extended { "on" } else { "off" }));
             options.push(format!("compression_type={}", choose.of(&["zlib", "zstd"])));
@@ -211,7 +257,7 @@ impl Recipe {
         self.create("qcow2", &name, size, &options, &more);
         let compressed = (!data_file).then_some(cluster);
         self.write("qcow2", &name, size, compressed, choose);
-        if choose.one_in(8) && !data_file {
+        if choose.one_in(8) && !data_file && has_room {
             let snapshot = words(&["snapshot", "-c", "one", &name]);
             self.steps.push(Step::Img(snapshot));
             self.write("qcow2", &name, size, compressed, choose);
@@ -225,6 +271,23 @@ impl Recipe {
         self.create(driver, name, size, &[], &[]);
         self.write(driver, name, size, None, choose);
         (driver, name)
+    }
+
+    fn qed(&mut self, may_follow: bool, choose: &mut Choices) {
+        let size = size(choose);
+        let name = self.name.clone();
+        let mut more = Vec::new();
+        if may_follow && choose.one_in(2) {
+            let (driver, file) = self.backing_file(size, choose);
+            more.extend(["-b", file, "-F", driver]);
+        }
+        // qemu does not open an image with tables of one cluster.
+        let options = [
+            format!("cluster_size={}", (4 * KIB) << choose.between(0, 6)),
+            format!("table_size={}", choose.of(&[2, 4, 8, 16])),
+        ];
+        self.create("qed", &name, size, &options, &more);
+        self.write("qed", &name, size, None, choose);
     }
 
     fn vmdk(&mut self, may_follow: bool, choose: &mut Choices) {

@@ -47,7 +47,9 @@ enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Raw,
+    Qcow,
     Qcow2,
+    Qed,
     /// With an external data file; whether it is a raw one.
     DataFile(bool),
     /// A VMDK of this subformat.
@@ -60,7 +62,9 @@ impl Kind {
     fn driver(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Qcow => "qcow",
             Self::Qcow2 | Self::DataFile(_) => "qcow2",
+            Self::Qed => "qed",
             Self::Vmdk(_) => "vmdk",
             Self::VhdDynamic | Self::VhdFixed => "vpc",
         }
@@ -70,10 +74,17 @@ impl Kind {
         matches!(self, Self::Vmdk(subformat) if subformat.starts_with("twoGb"))
     }
 
+    /// Whether the format of what is below is not stored, unless it is raw.
+    fn detects(self) -> bool {
+        matches!(self, Self::Qcow | Self::Qed)
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Qcow => "qcow",
             Self::Qcow2 => "qcow2",
+            Self::Qed => "qed",
             Self::DataFile(false) => "data file",
             Self::DataFile(true) => "raw data file",
             Self::Vmdk(subformat) => subformat,
@@ -108,7 +119,10 @@ impl Weave {
         };
         let plans = weave.places(root, &kinds, choose);
         weave.top.clone_from(&plans.first().expect("a top").called);
-        let is_large = kinds.iter().any(|kind| kind.is_split()) && choose.one_in(2);
+        // qemu asks a qcow image cluster by cluster, and those of overlays have 512 bytes.
+        let is_large = kinds.iter().any(|kind| kind.is_split())
+            && !kinds.contains(&Kind::Qcow)
+            && choose.one_in(2);
         let limit = if is_large { 2 * EXTENT + 8 * MIB } else { choose.of(&[MIB, 4 * MIB]) };
         let low = if is_large { EXTENT } else { 64 * KIB };
         let mut below: Option<(&Plan, u64)> = None;
@@ -195,6 +209,15 @@ impl Weave {
             }
             Kind::VhdDynamic => options.push("subformat=dynamic,force_size=on".to_owned()),
             Kind::VhdFixed => options.push("subformat=fixed,force_size=on".to_owned()),
+            // The size of its clusters cannot be chosen.
+            Kind::Qcow => {
+                let cluster = if below.is_some() { 512 } else { 4 * KIB };
+                compressed = choose.one_in(2).then_some(cluster);
+            }
+            Kind::Qed => {
+                options.push(format!("cluster_size={}", (4 * KIB) << choose.between(0, 6)));
+                options.push(format!("table_size={}", choose.of(&[2, 4, 16])));
+            }
             Kind::Raw => {}
         }
         let mut args = words(&["create", "-q", "-f", plan.kind.driver()]);
@@ -378,6 +401,7 @@ impl Display for Weave {
 /// The kinds of the images of a chain, top first: alone, or with one to five below.
 fn kinds(choose: &mut Choices) -> Vec<Kind> {
     const FLAT: [Kind; 2] = [Kind::Vmdk("monolithicFlat"), Kind::Vmdk("twoGbMaxExtentFlat")];
+    const OVERLAYS: [Kind; 5] = [Kind::Qcow2, Kind::Qcow2, Kind::Qcow2, Kind::Qcow, Kind::Qed];
     const SPARSE: [Kind; 2] = [Kind::Vmdk("monolithicSparse"), Kind::Vmdk("twoGbMaxExtentSparse")];
     let mut vmdk_bases = [FLAT, SPARSE].concat();
     if choose.one_in(6) {
@@ -398,19 +422,23 @@ fn kinds(choose: &mut Choices) -> Vec<Kind> {
         kinds.push(match needs_vmdk || after_vmdk {
             true => choose.of(&SPARSE),
             false if choose.one_in(5) => Kind::DataFile(false),
-            false => Kind::Qcow2,
+            false => choose.of(&OVERLAYS),
         });
     }
     vmdk_bases.push(Kind::Vmdk("streamOptimized"));
-    let others = [
+    let mut others = vec![
         Kind::Raw,
         Kind::Raw,
+        Kind::Qcow,
         Kind::Qcow2,
+        Kind::Qed,
         Kind::DataFile(true),
         Kind::DataFile(false),
         Kind::VhdDynamic,
-        Kind::VhdFixed,
     ];
+    if !kinds.last().is_some_and(|kind| kind.detects()) {
+        others.push(Kind::VhdFixed);
+    }
     let is_vmdk = matches!(kinds.last(), Some(Kind::Vmdk(_))) || choose.one_in(4);
     kinds.push(if is_vmdk { choose.of(&vmdk_bases) } else { choose.of(&others) });
     kinds

@@ -1,0 +1,229 @@
+//! Walking the L1 table and the L2 tables.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+
+use instar_core::{
+    Backing, Batch, ExtentSource, Fields, Flow, Image, ImageFile, Place, Result, Role, Status,
+    Storage, TableReader, Tail, read_padded, zero_entries,
+};
+
+use crate::disk::{self, ENTRY, HEADER, Header, L2Entry, Room};
+use crate::error::{Error, Misplaced};
+
+/// Entries of a table that are looked at together: 64 KiB of the L1 table, 512 KiB of an L2 table.
+const L1_WINDOW: u64 = 8 << 10;
+const L2_WINDOW: u64 = 64 << 10;
+
+/// An open QED image.
+pub(crate) struct QedSource {
+    header: Header,
+    room: Room,
+    files: [ImageFile; 1],
+    backing: Option<Backing>,
+    l1: TableReader,
+    l2: TableReader,
+}
+
+impl QedSource {
+    pub(crate) fn open(image: &Image<'_>) -> Result<Self> {
+        let (storage, limits) = (&image.storage, &image.context.limits);
+        let header = read_header(storage.as_ref())?;
+        let room = header.room(storage.len());
+        let (offset, length) = (header.l1_offset, header.table());
+        if !room.has(offset, length) {
+            return Err(disk::at(Error::L1(Misplaced { offset, length, room }), 40));
+        }
+        let mut name = TableReader::new("backing file name", Arc::clone(storage), limits);
+        Ok(Self {
+            backing: backing(&header, &mut name)?,
+            files: [image.file()],
+            l1: TableReader::new("L1 table", Arc::clone(storage), limits),
+            l2: TableReader::new("L2 table", Arc::clone(storage), limits),
+            room,
+            header,
+        })
+    }
+
+    /// Appends what the L2 table at file offset `table`, which is that of the cursor, says.
+    ///
+    /// As in qemu, a run of clusters one behind the other must begin in the file, but may go on
+    /// behind its end. So a run is appended as a whole, even if it comes in several windows.
+    fn table(&mut self, table: u64, out: &mut Batch) -> Result<Flow> {
+        let room = self.room;
+        let length = self.header.table();
+        // Only the first cluster may have to be left out in part.
+        let mut inside = out.cursor() & (room.cluster - 1);
+        if !room.has(table, length) {
+            let misplaced = Misplaced { offset: table, length, room };
+            return Err(Error::L2 { guest: out.cursor() - inside, misplaced }.into());
+        }
+        let in_table = 1 << self.header.table_bits;
+        let cluster_index = out.cursor() >> self.header.cluster_bits;
+        let mut index = cluster_index % in_table;
+        // The entries of the question, as far as they are in this table.
+        let wanted = out.end().div_ceil(room.cluster) - cluster_index;
+        let end = index + wanted.min(in_table - index);
+        let mut guest = out.cursor() - inside;
+        let mut out = out.tail();
+        let mut run: Option<Run> = None;
+        while index < end {
+            let count = (end - index).min(L2_WINDOW - index % L2_WINDOW);
+            // The table is in the file, and a window has half a MiB.
+            let bytes = usize::try_from(count * ENTRY).unwrap_or(0);
+            let raw = self.l2.bytes(table + index * ENTRY, bytes)?;
+            let mut entries = raw.chunks_exact(8).map(|raw| L2Entry::decode(le64(raw)));
+            let mut next = entries.next();
+            while let Some(entry) = next {
+                let mut longer = match run.take() {
+                    Some(run) if run.next == entry => run,
+                    ended => {
+                        if let Some(run) = ended {
+                            if run.append(room.cluster, inside, &mut out) == Flow::Stop {
+                                return Ok(Flow::Stop);
+                            }
+                            guest += run.clusters * room.cluster;
+                            inside = 0;
+                        }
+                        Run::start(entry, room, guest)?
+                    }
+                };
+                next = longer.extend(entry, &mut entries, room.cluster);
+                run = Some(longer);
+            }
+            index += count;
+        }
+        Ok(run.map_or(Flow::More, |run| run.append(room.cluster, inside, &mut out)))
+    }
+}
+
+impl ExtentSource for QedSource {
+    fn virtual_size(&self) -> u64 {
+        self.header.virtual_size
+    }
+
+    fn files(&self) -> &[ImageFile] {
+        &self.files
+    }
+
+    fn backing(&self) -> Option<&Backing> {
+        self.backing.as_ref()
+    }
+
+    fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        let bits = self.header.l1_bits();
+        while out.cursor() < out.end() {
+            let first = out.cursor() >> bits;
+            let wanted = out.end().div_ceil(1 << bits) - first;
+            // Windows start at fixed places, so that a walk reads each of them once.
+            let count = wanted.min(L1_WINDOW - first % L1_WINDOW);
+            // The question ends with the disk, for which the table has entries enough, and the
+            // table is in the file.
+            let at = self.header.l1_offset + first * ENTRY;
+            let length = usize::try_from(count * ENTRY).unwrap_or(0);
+            let tables = self.l1.bytes(at, length)?;
+            let flow = match zero_entries::<8>(tables) as u64 {
+                0 => {
+                    let table = le64(tables);
+                    self.table(table, out)?
+                }
+                empty => {
+                    // At most the size of the disk, rounded up to 2^53.
+                    let end = (first + empty) << bits;
+                    out.push(end - out.cursor(), Status::Absent)
+                }
+            };
+            if flow == Flow::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Clusters of equal status, the stored ones one behind the other.
+struct Run {
+    first: L2Entry,
+    /// Clusters so far.
+    clusters: u64,
+    /// The entry with which it would go on.
+    next: L2Entry,
+}
+
+impl Run {
+    /// A run that is to take `entry`, that of the cluster at `guest`, first.
+    fn start(entry: L2Entry, room: Room, guest: u64) -> Result<Self> {
+        match entry {
+            L2Entry::Stored(offset) if !room.has(offset, room.cluster) => {
+                let misplaced = Misplaced { offset, length: room.cluster, room };
+                Err(Error::Cluster { guest, misplaced }.into())
+            }
+            _ => Ok(Self { first: entry, clusters: 0, next: entry }),
+        }
+    }
+
+    /// Takes `entry` and those that follow for as long as they continue the run, and returns the
+    /// one behind them.
+    #[inline(always)]
+    fn extend(
+        &mut self,
+        entry: L2Entry,
+        entries: &mut impl Iterator<Item = L2Entry>,
+        cluster: u64,
+    ) -> Option<L2Entry> {
+        let mut next = Some(entry);
+        while next == Some(self.next) {
+            self.clusters += 1;
+            if let L2Entry::Stored(at) = &mut self.next {
+                // It began in the file and has at most 2^27 clusters of 2^26 bytes.
+                *at += cluster;
+            }
+            next = entries.next();
+        }
+        next
+    }
+
+    /// Appends the run but for its first `inside` bytes.
+    fn append(&self, cluster: u64, inside: u64, out: &mut Tail<'_>) -> Flow {
+        out.push(self.clusters * cluster - inside, status(self.first).advanced(inside))
+    }
+}
+
+/// What an entry says about its cluster.
+#[inline]
+fn status(entry: L2Entry) -> Status {
+    match entry {
+        L2Entry::Absent => Status::Absent,
+        L2Entry::Zero => Status::Zero,
+        L2Entry::Stored(at) => Status::Data(Place::at(at)),
+    }
+}
+
+/// The integer in eight bytes.
+#[inline]
+fn le64(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk))
+}
+
+fn read_header(storage: &dyn Storage) -> Result<Header> {
+    let mut bytes = [0; HEADER];
+    let length = usize::try_from(storage.len()).unwrap_or(HEADER).min(HEADER);
+    let bytes = bytes.get_mut(..length).unwrap_or_default();
+    read_padded(storage, 0, bytes)
+        .map_err(|error| instar_core::Error::io("cannot read the header", error).at(0))?;
+    Header::parse(&Fields::new("header", 0, bytes))
+}
+
+fn backing(header: &Header, reader: &mut TableReader) -> Result<Option<Backing>> {
+    let Some(stored) = &header.backing else { return Ok(None) };
+    let bytes = reader.bytes(stored.offset, stored.length as usize)?;
+    // A zero ends the name early.
+    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok((!name.is_empty()).then(|| Backing {
+        role: Role::Backing,
+        names: vec![OsString::from_vec(name.to_vec())],
+        format: stored.is_raw.then(|| "raw".to_owned()),
+        identifiers: Vec::new(),
+    }))
+}
