@@ -81,6 +81,11 @@ impl Directory {
         Ok(Some(Self { count, size, offset }))
     }
 
+    /// Byte offset and length.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.offset, self.size)
+    }
+
     /// Reads the directory and checks its entries.
     pub(crate) fn check(
         &self,

@@ -15,8 +15,10 @@ mod refcounts;
 mod samples;
 mod snapshots;
 mod source;
+mod structures;
 #[cfg(test)]
 mod tests;
+mod uniform;
 
 use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
 

@@ -8,7 +8,7 @@ use instar_core::{Fields, Limits, Result, Storage, TableReader};
 use crate::error::Error;
 
 /// Bytes of an entry before its extra data, id and name.
-const ENTRY: usize = 40;
+pub(crate) const ENTRY: usize = 40;
 /// qemu's limits, in bytes: extra data of an entry, and the whole table.
 const MAX_EXTRA: u32 = 1024;
 const MAX_TABLE: u64 = 64 << 20;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use instar_core::{
     Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, Reference,
-    Result, Role, SECTOR, Status, Storage, TableReader, read_padded, zero_entries,
+    References, Result, Role, SECTOR, Status, Storage, TableReader, read_padded, zero_entries,
 };
 
 use crate::disk::{self, Encryption, Header};
@@ -15,13 +15,11 @@ use crate::error::Error;
 use crate::extensions::Extensions;
 use crate::refcounts::looks_metadata_preallocated;
 use crate::snapshots;
+use crate::structures::Structures;
+use crate::uniform::{EXTENDED, STANDARD, Uniform};
 
 /// Entries of the L1 table that are looked at together.
 const L1_WINDOW: u64 = 8192;
-
-/// Bytes of a standard and of an extended L2 entry.
-const STANDARD: u64 = 8;
-const EXTENDED: u64 = 16;
 
 /// An open qcow2 image.
 pub(crate) struct Qcow2Source {
@@ -35,6 +33,9 @@ pub(crate) struct Qcow2Source {
     backing: Option<Backing>,
     l1: TableReader,
     l2: TableReader,
+    references: References,
+    uniform: Uniform,
+    structures: Structures,
 }
 
 impl Qcow2Source {
@@ -50,6 +51,8 @@ impl Qcow2Source {
         if let Some(directory) = extensions.bitmaps {
             directory.check(&header, storage, limits)?;
         }
+        let structures = Structures::new(&header, extensions.bitmaps);
+        structures.check(&image.context.notices)?;
         let file = match extensions.data_file {
             Some(name) => data_file(image, name)?,
             None => image.file(),
@@ -69,6 +72,9 @@ impl Qcow2Source {
             context: Arc::clone(image.context),
             l1: TableReader::new("L1 table", Arc::clone(storage), limits),
             l2: TableReader::new("L2 table", Arc::clone(storage), limits),
+            references: References::new("L2 tables", storage.len(), header.cluster()),
+            uniform: Uniform::default(),
+            structures,
             header,
         })
     }
@@ -82,6 +88,10 @@ impl Qcow2Source {
         let count = left.min(last.saturating_sub(first)).min(L1_WINDOW);
         // Both bounded: at most 4 Mi entries of 8 bytes, in a table checked to be in the file.
         let at = self.header.l1_offset + first * 8;
+        let unstored = self.l1.unstored(at, left.min(last - first) * 8)? / 8;
+        if unstored > 0 {
+            return Ok(Some(self.push_tables(first, unstored, Status::Absent, out)));
+        }
         let entries = self.l1.bytes(at, usize::try_from(count * 8).unwrap_or(0))?;
         let empty =
             entries.chunks_exact(8).take_while(|entry| be64(entry) & entry::OFFSET == 0).count()
@@ -89,8 +99,15 @@ impl Qcow2Source {
         if empty == 0 {
             return Ok(None);
         }
-        let end = (first + empty).checked_shl(shift).unwrap_or(u64::MAX);
-        Ok(Some(out.push(end - out.cursor(), Status::Absent)))
+        Ok(Some(self.push_tables(first, empty, Status::Absent, out)))
+    }
+
+    /// Appends all that `count` L2 tables cover, from that of L1 index `first` on, in which the
+    /// cursor is.
+    fn push_tables(&self, first: u64, count: u64, status: Status, out: &mut Batch) -> Flow {
+        let shift = self.header.cluster_bits + self.header.l2_bits();
+        let end = (first + count).checked_shl(shift).unwrap_or(u64::MAX);
+        out.push(end - out.cursor(), status)
     }
 
     /// Appends what the L2 table at the cursor says.
@@ -105,6 +122,13 @@ impl Qcow2Source {
             return Err(Error::L2Unaligned { index: l1_index, offset: table, cluster }.into());
         }
         self.learn_holes()?;
+        if self.references.count(l1_index, &self.context.notices)? {
+            self.structures.check_table(l1_index, table, &self.context.notices)?;
+        }
+        let known = self.uniform.status(table, cluster, &mut self.l2)?;
+        if let Some(status) = known {
+            return Ok(self.push_tables(l1_index, 1, status, out));
+        }
         let in_table = (1 << l2_bits) - 1;
         let first = (out.cursor() >> cluster_bits) & in_table;
         // The entries of the question, as far as they are in this table.
@@ -114,6 +138,9 @@ impl Qcow2Source {
         // A table is a cluster, so the product is at most 2 MiB, and `table` is below 2^56.
         let length = usize::try_from(count * size).unwrap_or(0);
         let entries = self.l2.bytes(table + first * size, length)?;
+        if count > in_table {
+            self.uniform.learn(table, entries, &self.rules, extended_l2);
+        }
         if extended_l2 {
             extended(&self.rules, entries, out)
         } else {
@@ -142,6 +169,15 @@ impl ExtentSource for Qcow2Source {
 
     fn backing(&self) -> Option<&Backing> {
         self.backing.as_ref()
+    }
+
+    fn buffered(&self) -> u64 {
+        self.l1.buffered() + self.l2.buffered()
+    }
+
+    fn release(&mut self) {
+        self.l1.release();
+        self.l2.release();
     }
 
     fn extents(&mut self, out: &mut Batch) -> Result<()> {

@@ -1,7 +1,11 @@
 //! What the format makes of the samples, and what it refuses.
 
-use instar_core::testkit::{check_format, check_hostile, data, extents, open};
-use instar_core::{Error, ErrorKind, MemoryStorage, Place, Result, Status};
+use std::sync::{Arc, Mutex};
+
+use instar_core::testkit::{
+    check_format, check_holes, check_hostile, check_source, data, extents, open, open_with,
+};
+use instar_core::{Context, Error, ErrorKind, MemoryStorage, Notices, Place, Result, Status};
 use pretty_assertions::assert_eq;
 
 use crate::Qcow2;
@@ -25,6 +29,66 @@ fn the_statuses_of_a_mixed_image() {
             (K64, data(30 * K64)),
         ]
     );
+}
+
+/// What is warned about while an image is opened and mapped, and the map.
+fn warned(bytes: Vec<u8>) -> (Vec<String>, Vec<(u64, Status)>) {
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&got);
+    let notices = Notices::new(false, move |n| sink.lock().unwrap().push(n.text.clone()));
+    let context = Arc::new(Context { notices, ..Context::default() });
+    let mut source = open_with(&Qcow2, MemoryStorage::from_bytes(bytes), &context).unwrap();
+    let map = extents(source.as_mut()).unwrap();
+    let texts = got.lock().unwrap().clone();
+    (texts, map)
+}
+
+#[test]
+fn structures_in_one_place_are_warned_about() {
+    let none = [] as [&str; 0];
+    assert_eq!(warned(mixed().bytes()).0, none);
+    assert_eq!(warned(small_clusters().bytes()).0, none);
+    let at = |clusters: u64| (clusters * K64).to_be_bytes();
+    for (field, offset, warning) in [
+        (48, 1, "the L1 table at 0x10000 and the refcount table at 0x10000 overlap"),
+        (48, 0, "the header at 0x0 and the refcount table at 0x0 overlap"),
+        (40, 2, "the L1 table at 0x20000 and the refcount table at 0x20000 overlap"),
+    ] {
+        let empty = Builder::new(16, 10 * K64).with(field, &at(offset));
+        assert_eq!(warned(empty.bytes()).0, [warning], "{field}");
+    }
+    let snapshot = Builder::new(16, 10 * K64).with(60, &1_u32.to_be_bytes()).with(64, &at(2));
+    assert_eq!(
+        warned(snapshot.bytes()).0,
+        ["the refcount table at 0x20000 and the snapshot table at 0x20000 overlap"]
+    );
+    let table = Builder::new(16, 10 * K64).l1_entry(2 * K64);
+    assert_eq!(
+        warned(table.bytes()).0,
+        ["the L2 table at L1 index 0 lies at 0x20000, in the refcount table at 0x20000"]
+    );
+}
+
+#[test]
+fn a_table_that_is_named_many_times_is_noticed_and_mapped() {
+    for words in [vec![0; 64], vec![ZERO; 64], vec![COMPRESSED; 64], vec![512 * 20, 0, ZERO]] {
+        let count = 40;
+        let mut builder = Builder::new(9, count * 32_768).table(&words);
+        builder.clusters = 32;
+        for _ in 1..count {
+            let entry = builder.l1[0];
+            builder = builder.l1_entry(entry);
+        }
+        let bytes = builder.bytes();
+        let (warnings, map) = warned(bytes.clone());
+        let text =
+            "more L2 tables are named than the file has room for, 32: some of them many times";
+        assert_eq!(warnings, [text], "{words:?}");
+        let uniform = words.iter().all(|word| *word == words[0]);
+        assert_eq!(map.len(), if uniform { 1 } else { 4 * 40 }, "{words:?}");
+        assert_eq!(map.iter().map(|(length, _)| length).sum::<u64>(), count * 32_768);
+        check_source(|| open(&Qcow2, MemoryStorage::from_bytes(bytes.clone())));
+    }
 }
 
 #[test]
@@ -245,4 +309,11 @@ fn the_backing_file_is_reported_with_its_format() {
     let backing = source.backing().unwrap();
     assert_eq!(backing.names, ["base.img"]);
     assert_eq!(backing.format.as_deref(), Some("raw"));
+}
+
+#[test]
+fn tables_in_holes_are_empty() {
+    for sample in all() {
+        assert_eq!(check_holes(&Qcow2, sample.image()), sample.extents(), "{}", sample.name());
+    }
 }

@@ -62,6 +62,16 @@ impl Bat {
         })
     }
 
+    /// As [`TableReader::buffered`].
+    pub(crate) fn buffered(&self) -> u64 {
+        self.reader.buffered()
+    }
+
+    /// As [`TableReader::release`].
+    pub(crate) fn release(&mut self) {
+        self.reader.release();
+    }
+
     /// File offset of the entry of block `block`.
     fn offset_of(&self, block: u64) -> u64 {
         self.offset.saturating_add(block.saturating_mul(ENTRY as u64))

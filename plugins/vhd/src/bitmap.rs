@@ -1,9 +1,8 @@
 //! Sector bitmaps: one bit per sector of a block, most significant bit first.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use instar_core::{Error, Limits, Result, RunKind, Storage, TableReader};
+use instar_core::{Limits, Result, Storage, TableReader};
 
 /// Bits looked at together.
 const WORD: usize = u64::BITS as usize;
@@ -12,18 +11,21 @@ const WORD: usize = u64::BITS as usize;
 #[derive(Debug)]
 pub(crate) struct Bitmaps {
     reader: TableReader,
-    /// What is known of the host file: whether this range of it is a hole.
-    known: Range<u64>,
-    is_hole: bool,
 }
 
 impl Bitmaps {
     pub(crate) fn new(storage: Arc<dyn Storage>, limits: &Limits) -> Self {
-        Self {
-            reader: TableReader::new("sector bitmap", storage, limits),
-            known: 0..0,
-            is_hole: false,
-        }
+        Self { reader: TableReader::new("sector bitmap", storage, limits) }
+    }
+
+    /// As [`TableReader::buffered`].
+    pub(crate) fn buffered(&self) -> u64 {
+        self.reader.buffered()
+    }
+
+    /// As [`TableReader::release`].
+    pub(crate) fn release(&mut self) {
+        self.reader.release();
     }
 
     /// The bitmap of `length` bytes at file offset `at`; none if it is all zeros because the host
@@ -32,14 +34,7 @@ impl Bitmaps {
     /// Bitmaps lie far apart, so each costs a read of its own. A sparse file of a few KiB can
     /// have a million of them: those are not read.
     pub(crate) fn at(&mut self, at: u64, length: u64) -> Result<Option<&[u8]>> {
-        if !self.known.contains(&at) {
-            let run = self.reader.storage().run_at(at);
-            let run =
-                run.map_err(|error| Error::io("cannot look for holes in the file", error).at(at))?;
-            self.known = at..run.end;
-            self.is_hole = run.kind == RunKind::Hole;
-        }
-        if self.is_hole && at.checked_add(length).is_some_and(|end| end <= self.known.end) {
+        if self.reader.unstored(at, length)? == length {
             return Ok(None);
         }
         // At most 512 KiB: the largest block has 2^31 bytes.
@@ -94,7 +89,8 @@ mod tests {
             (489, Some(true)),
             (1500, Some(true)),
             (1999, Some(true)),
-            (2000, None),
+            // In memory, with the one before.
+            (2000, Some(false)),
             (7680, None),
             (0, None),
         ] {

@@ -41,6 +41,21 @@ impl ExtentSource for VhdSource {
         Some(self.unique_id)
     }
 
+    fn buffered(&self) -> u64 {
+        self.map
+            .as_ref()
+            .map_or(0, |map| map.bat.buffered() + map.bitmaps.as_ref().map_or(0, Bitmaps::buffered))
+    }
+
+    fn release(&mut self) {
+        if let Some(map) = &mut self.map {
+            map.bat.release();
+            if let Some(bitmaps) = &mut map.bitmaps {
+                bitmaps.release();
+            }
+        }
+    }
+
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
         if let Some(map) = &mut self.map {
             return map.extents(out);

@@ -101,6 +101,15 @@ impl ExtentSource for VhdxSource {
         Some(self.data_write_guid.to_bytes())
     }
 
+    fn buffered(&self) -> u64 {
+        self.bat.buffered() + self.bitmaps.buffered()
+    }
+
+    fn release(&mut self) {
+        self.bat.release();
+        self.bitmaps.release();
+    }
+
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
         let Self { layout, bat, bitmaps, .. } = self;
         let ratio = layout.chunk_ratio();
@@ -108,6 +117,11 @@ impl ExtentSource for VhdxSource {
         let group = (BAT_WINDOW / (chunk_entries * BAT_ENTRY_SIZE)).max(1);
         while out.cursor() < out.end() {
             let before = out.cursor();
+            match unstored(layout, bat, out)? {
+                Some(Flow::Stop) => return Ok(()),
+                Some(Flow::More) => continue,
+                None => {}
+            }
             // The window starts at a multiple of its own length, so that a batch that goes on
             // where the last one was full finds it in memory.
             let chunk = out.cursor() >> layout.block_bits >> layout.chunk_bits;
@@ -132,6 +146,24 @@ impl ExtentSource for VhdxSource {
         }
         Ok(())
     }
+}
+
+/// Pushes the chunks from the cursor on whose part of the BAT is a hole of the host: all of their
+/// blocks are not present. `None` if there is no whole one.
+fn unstored(layout: &Layout, bat: &mut TableReader, out: &mut Batch) -> Result<Option<Flow>> {
+    let chunk_entries = layout.chunk_ratio() + 1;
+    let block = out.cursor() >> layout.block_bits;
+    let first = block + (block >> layout.chunk_bits);
+    let end = layout.entries(out.end());
+    let length = end.saturating_sub(first) * BAT_ENTRY_SIZE;
+    let count = bat.unstored(layout.entry_at(first), length)? / BAT_ENTRY_SIZE;
+    let until = if first + count == end {
+        out.end()
+    } else {
+        (first + count) / chunk_entries << layout.chunk_bits << layout.block_bits
+    };
+    let length = until.saturating_sub(out.cursor());
+    Ok((count > 0 && length > 0).then(|| out.push(length, Status::Absent)))
 }
 
 /// What the BAT entry of a payload block says (§2.5.1.1).

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use instar_core::{Batch, Flow, Limits, Place, Result, Status, Storage, TableReader};
+use instar_core::{
+    Batch, Flow, Limits, Notices, Place, References, Result, SECTOR, Status, Storage, TableReader,
+};
 
 use crate::disk::Geometry;
 use crate::error::{Checked, Error};
@@ -66,6 +68,7 @@ pub(crate) struct GrainMap<L> {
     limits: Limits,
     /// Made when needed, so that a disk of many extents holds the buffers of one.
     readers: Option<Readers>,
+    references: References,
 }
 
 struct Readers {
@@ -92,12 +95,21 @@ impl<L: Layout> GrainMap<L> {
         // Entries behind what the capacity needs are never looked at.
         let entries = directory.entries.min(geometry.directory_entries());
         let directory = Directory { entries, ..directory };
-        Self { layout, geometry, directory, storage, limits: limits.clone(), readers: None }
+        let table = geometry.table_entries * L::WIDTH;
+        let references = References::new("grain tables", storage.len(), table);
+        let limits = limits.clone();
+        Self { layout, geometry, directory, storage, limits, readers: None, references }
     }
 
     /// Length of the extent in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.geometry.length
+    }
+
+    /// Bytes that the buffers hold.
+    pub(crate) fn buffered(&self) -> u64 {
+        let held = |readers: &Readers| readers.directory.buffered() + readers.tables.buffered();
+        self.readers.as_ref().map_or(0, held)
     }
 
     /// Gives the buffers back.
@@ -107,7 +119,13 @@ impl<L: Layout> GrainMap<L> {
 
     /// Appends what the extent, which begins at guest byte `start` and keeps its data in file
     /// number `file`, has from the cursor to its end.
-    pub(crate) fn append(&mut self, start: u64, file: u32, out: &mut Batch) -> Result<Flow> {
+    pub(crate) fn append(
+        &mut self,
+        start: u64,
+        file: u32,
+        out: &mut Batch,
+        notices: &Notices,
+    ) -> Result<Flow> {
         let Geometry { length, grain, table_entries } = self.geometry;
         let span = self.geometry.table_span();
         loop {
@@ -122,6 +140,9 @@ impl<L: Layout> GrainMap<L> {
                     out.push(stretch.min(length - at), Status::Absent)
                 }
                 Stretch::Table(table_at) => {
+                    if self.references.count(index, notices)? {
+                        self.check_place(index, table_at, notices)?;
+                    }
                     // The last table may be cut short: only its entries up to the extent's end.
                     let table_start = at - inside;
                     let used = (length - table_start).div_ceil(grain).min(table_entries);
@@ -140,16 +161,40 @@ impl<L: Layout> GrainMap<L> {
         }
     }
 
+    /// Warns if the table at byte offset `table_at`, which directory entry `index` names, lies in
+    /// the header or in the directory.
+    fn check_place(&self, index: u64, table_at: u64, notices: &Notices) -> Result<()> {
+        let end = table_at.saturating_add(self.geometry.table_entries * L::WIDTH);
+        let Directory { at, entries } = self.directory;
+        let parts = [("header", 0, SECTOR), ("grain directory", at, entries * L::WIDTH)];
+        let hit = parts
+            .into_iter()
+            .find(|(_, start, length)| table_at < start.saturating_add(*length) && *start < end);
+        match hit {
+            None => Ok(()),
+            Some((name, start, _)) => notices.warn(format!(
+                "the grain table at directory index {index} lies at {table_at:#x}, in the {name} \
+                 at {start:#x}"
+            )),
+        }
+    }
+
     /// Looks up directory entry `index`, and how far a stretch of absent tables goes.
     fn stretch(&mut self, index: u64) -> Result<Stretch> {
         let Directory { at, entries } = self.directory;
         if index >= entries {
             return Err(Error::DirectoryTooShort { entries, index }.into());
         }
+        let readers = readers(&mut self.readers, &self.storage, &self.limits);
+        // The size of a directory is limited, so the products do not overflow.
+        let here = at.saturating_add(index * L::WIDTH);
+        let unstored = readers.directory.unstored(here, (entries - index) * L::WIDTH)? / L::WIDTH;
+        if unstored > 0 {
+            return Ok(Stretch::Absent(unstored));
+        }
         let window = index - index % DIRECTORY_WINDOW;
         let window_at = at.saturating_add(window * L::WIDTH);
         let length = (entries - window).min(DIRECTORY_WINDOW) * L::WIDTH;
-        let readers = readers(&mut self.readers, &self.storage, &self.limits);
         let bytes =
             readers.directory.bytes(window_at, usize::try_from(length).unwrap_or(usize::MAX))?;
         let skip = (index - window) * L::WIDTH;

@@ -41,7 +41,7 @@ fn open_embedded(image: &Image<'_>, header: &SparseHeader) -> Result<VmdkSource>
             // A disk of no size: its one extent is this file.
             CreateType::SingleFile => {
                 let backing = backing(Parent::parse(&text, at)?, &context.notices)?;
-                VmdkSource::composed(&[], vec![image.file()], backing, &context.limits)
+                VmdkSource::composed(&[], vec![image.file()], backing, context)
             }
         };
     }
@@ -57,7 +57,7 @@ fn open_embedded(image: &Image<'_>, header: &SparseHeader) -> Result<VmdkSource>
         }
     };
     let backing = backing(parent, &context.notices)?;
-    Ok(VmdkSource::single(sparse, image.file(), backing))
+    Ok(VmdkSource::single(sparse, image.file(), backing, context))
 }
 
 /// An extent of ESX, which is part of a disk whose descriptor is another file.
@@ -68,7 +68,7 @@ fn open_alone(image: &Image<'_>) -> Result<VmdkSource> {
     match Parent::parse(&text_at(storage, EMBEDDED_AT, EMBEDDED_LENGTH)?, EMBEDDED_AT) {
         Ok(parent) => {
             let backing = backing(parent, &context.notices)?;
-            Ok(VmdkSource::single(sparse, image.file(), backing))
+            Ok(VmdkSource::single(sparse, image.file(), backing, context))
         }
         Err(_) => alone(image, sparse),
     }
@@ -80,7 +80,7 @@ fn alone(image: &Image<'_>, sparse: Sparse) -> Result<VmdkSource> {
         "the file is one extent without a descriptor: mapped alone, without the rest of its disk \
          or a parent",
     )?;
-    Ok(VmdkSource::single(sparse, image.file(), None))
+    Ok(VmdkSource::single(sparse, image.file(), None, image.context))
 }
 
 /// A descriptor in a file of its own.
@@ -103,7 +103,7 @@ fn composed(image: &Image<'_>, text: &[u8], at: u64) -> Result<VmdkSource> {
     let Descriptor { parent, extents } = Descriptor::parse(text, at)?;
     let files = image.members(&references(&extents))?;
     let backing = backing(parent, &context.notices)?;
-    VmdkSource::composed(&extents, files, backing, &context.limits)
+    VmdkSource::composed(&extents, files, backing, context)
 }
 
 /// The layer below, as the descriptor names it.

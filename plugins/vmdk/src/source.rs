@@ -1,10 +1,11 @@
 //! A disk as a list of extents, one after the other.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, ExtentSource, Flow, ImageFile, Limits, MAX_LENGTH, Place, Reference, Result,
-    Role, Status,
+    Backing, Batch, Context, ExtentSource, Flow, ImageFile, MAX_LENGTH, Notices, Place, Reference,
+    Result, Role, Status,
 };
 
 use crate::descriptor::{ExtentContent, ExtentLine};
@@ -35,7 +36,7 @@ enum Content {
 
 impl Extent {
     /// Appends from the cursor, which is inside the extent, to its end.
-    fn append(&mut self, out: &mut Batch) -> Result<Flow> {
+    fn append(&mut self, out: &mut Batch, notices: &Notices) -> Result<Flow> {
         let rest = self.end.saturating_sub(out.cursor());
         Ok(match &mut self.content {
             Content::Flat { offset } => {
@@ -45,7 +46,7 @@ impl Extent {
             }
             Content::Zero => out.push(rest, Status::Zero),
             Content::Unopened => out.push(rest, Status::Absent),
-            Content::Sparse(sparse) => sparse.append(self.start, self.file, out)?,
+            Content::Sparse(sparse) => sparse.append(self.start, self.file, out, notices)?,
         })
     }
 }
@@ -58,15 +59,22 @@ pub(crate) struct VmdkSource {
     size: u64,
     /// The extent that was asked last, which may hold buffers.
     last: usize,
+    context: Arc<Context>,
 }
 
 impl VmdkSource {
     /// A disk that is one sparse extent in one file.
-    pub(crate) fn single(sparse: Sparse, file: ImageFile, backing: Option<Backing>) -> Self {
+    pub(crate) fn single(
+        sparse: Sparse,
+        file: ImageFile,
+        backing: Option<Backing>,
+        context: &Arc<Context>,
+    ) -> Self {
         let size = sparse.length();
         let content = Content::Sparse(Box::new(sparse));
         let extents = vec![Extent { start: 0, end: size, file: 0, content }];
-        Self { extents, files: vec![file], backing, size, last: 0 }
+        let context = Arc::clone(context);
+        Self { extents, files: vec![file], backing, size, last: 0, context }
     }
 
     /// A disk of the extents in `lines`. `files` are those that [`references`] asked for, in
@@ -75,8 +83,9 @@ impl VmdkSource {
         lines: &[ExtentLine],
         files: Vec<ImageFile>,
         backing: Option<Backing>,
-        limits: &Limits,
+        context: &Arc<Context>,
     ) -> Result<Self> {
+        let limits = &context.limits;
         let mut extents = Vec::with_capacity(lines.len());
         let mut start: u64 = 0;
         let mut file: u32 = 0;
@@ -107,7 +116,7 @@ impl VmdkSource {
                 file = file.saturating_add(1);
             }
         }
-        Ok(Self { extents, files, backing, size: start, last: 0 })
+        Ok(Self { extents, files, backing, size: start, last: 0, context: Arc::clone(context) })
     }
 }
 
@@ -140,21 +149,32 @@ impl ExtentSource for VmdkSource {
         self.backing.as_ref()
     }
 
+    fn buffered(&self) -> u64 {
+        match self.extents.get(self.last).map(|extent| &extent.content) {
+            Some(Content::Sparse(sparse)) => sparse.buffered(),
+            _ => 0,
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(Extent { content: Content::Sparse(sparse), .. }) =
+            self.extents.get_mut(self.last)
+        {
+            sparse.rest();
+        }
+    }
+
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
         let mut index = self.extents.partition_point(|extent| extent.end <= out.cursor());
         loop {
             if index != self.last {
-                if let Some(Extent { content: Content::Sparse(sparse), .. }) =
-                    self.extents.get_mut(self.last)
-                {
-                    sparse.rest();
-                }
+                self.release();
                 self.last = index;
             }
             let Some(extent) = self.extents.get_mut(index) else {
                 return Ok(());
             };
-            if extent.append(out)? == Flow::Stop {
+            if extent.append(out, &self.context.notices)? == Flow::Stop {
                 return Ok(());
             }
             index = index.saturating_add(1);

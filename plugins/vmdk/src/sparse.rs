@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use instar_core::{Batch, Fields, Flow, Limits, MAX_LENGTH, Result, SECTOR, Storage, TableReader};
+use instar_core::{
+    Batch, Fields, Flow, Limits, MAX_LENGTH, Notices, Result, SECTOR, Storage, TableReader,
+};
 
 use crate::disk::{
     COWD_MAGIC, CowdHeader, FLAG_REDUNDANT, FLAG_ZEROED_GRAIN, FOOTER_LENGTH, HEADER_LENGTH,
@@ -68,10 +70,24 @@ impl Sparse {
     }
 
     /// As [`GrainMap::append`].
-    pub(crate) fn append(&mut self, start: u64, file: u32, out: &mut Batch) -> Result<Flow> {
+    pub(crate) fn append(
+        &mut self,
+        start: u64,
+        file: u32,
+        out: &mut Batch,
+        notices: &Notices,
+    ) -> Result<Flow> {
         match self {
-            Self::Hosted(grains) => grains.append(start, file, out),
-            Self::SeSparse(grains) => grains.append(start, file, out),
+            Self::Hosted(grains) => grains.append(start, file, out, notices),
+            Self::SeSparse(grains) => grains.append(start, file, out, notices),
+        }
+    }
+
+    /// As [`GrainMap::buffered`].
+    pub(crate) fn buffered(&self) -> u64 {
+        match self {
+            Self::Hosted(grains) => grains.buffered(),
+            Self::SeSparse(grains) => grains.buffered(),
         }
     }
 

@@ -92,6 +92,13 @@ impl Batch {
         Self { extents: Vec::new(), count: 0, capacity, start: 0, cursor: 0, end: 0 }
     }
 
+    /// Makes an unused batch hold at most `capacity` extents, if that is fewer than it holds.
+    pub(crate) fn bound(&mut self, capacity: usize) {
+        if capacity < self.capacity {
+            *self = Self::with_capacity(capacity);
+        }
+    }
+
     /// Empties the batch and asks about the guest bytes from `start` up to `end`.
     pub fn ask(&mut self, start: u64, end: u64) {
         self.count = 0;

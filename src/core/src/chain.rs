@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::buffers::Buffers;
 use crate::rows::{Columns, Rows};
 use crate::{
     Batch, Context, Error, ErrorKind, Extent, ExtentSource, Limits, Place, Result, Row, RunKind,
@@ -30,6 +31,8 @@ pub struct Layer {
     host: HostRun,
     /// Of each of the source's files.
     files: Vec<LayerFile>,
+    /// What the source was last known to buffer, in bytes.
+    buffered: u64,
 }
 
 /// What the chain knows of a layer's file.
@@ -72,7 +75,13 @@ impl Layer {
             failed: None,
             host: HostRun { file: 0, start: 0, end: 0, kind: RunKind::Data },
             files: Vec::new(),
+            buffered: 0,
         }
+    }
+
+    /// Has the source's buffers counted, and given back if that is too much.
+    pub(crate) fn settle(&mut self, buffers: &mut Buffers) {
+        buffers.settle(self.source.as_mut(), &mut self.buffered);
     }
 
     /// Says which file the layer was opened from.
@@ -100,9 +109,16 @@ impl Layer {
     /// The status at guest offset `at` and where it ends, asking the source about no more than
     /// what lies before `end`.
     #[inline(never)]
-    fn piece(&mut self, at: u64, end: u64, context: &Context) -> Result<(Status, u64)> {
+    fn piece(
+        &mut self,
+        at: u64,
+        end: u64,
+        context: &Context,
+        buffers: &mut Buffers,
+    ) -> Result<(Status, u64)> {
         if at < self.extent_start || at >= self.batch.cursor() {
             self.load(at, end, context)?;
+            self.settle(buffers);
         }
         while at >= self.extent_end {
             if self.index >= self.batch.extents().len() {
@@ -306,6 +322,7 @@ pub struct Chain {
     reached: u64,
     asked: usize,
     limits: Vec<u64>,
+    buffers: Buffers,
 }
 
 impl Chain {
@@ -322,7 +339,12 @@ impl Chain {
         Limits::check("the number of backing files", below, context.limits.depth as u64)?;
         let mut files = Vec::new();
         let mut storages = Vec::new();
+        let mut buffers = Buffers::default();
+        let extents = Buffers::extents(layers.len());
         for layer in &mut layers {
+            layer.buffered = 0;
+            layer.settle(&mut buffers);
+            layer.batch.bound(extents);
             // Within a layer, equal names are one file: extents in them may merge.
             let mut known: HashMap<&Path, u32> = HashMap::new();
             for file in layer.source.files() {
@@ -339,7 +361,7 @@ impl Chain {
             }
         }
         let (reached, asked, limits) = (0, 0, Vec::new());
-        Ok(Self { layers, files, storages, context, reached, asked, limits })
+        Ok(Self { layers, files, storages, context, reached, asked, limits, buffers })
     }
 
     /// Length of the disk in bytes: the top layer's.
@@ -430,7 +452,7 @@ impl Chain {
         let first = self.asked;
         let mut layers = self.layers.iter_mut().skip(first).peekable();
         while let Some(layer) = layers.next() {
-            let (status, layer_end) = layer.piece(at, end, &self.context)?;
+            let (status, layer_end) = layer.piece(at, end, &self.context, &mut self.buffers)?;
             limit = limit.min(layer_end);
             // Behind its end, a shorter layer below has no say: this one answers.
             match layers.peek() {

@@ -120,6 +120,17 @@ pub trait ExtentSource: Send {
         None
     }
 
+    /// Bytes of memory that the source holds for no other reason than to save time, such as
+    /// windows of tables.
+    fn buffered(&self) -> u64 {
+        0
+    }
+
+    /// Gives these bytes back. What was in them is read again when it is needed.
+    ///
+    /// The core asks for it in long chains, whose layers would hold too much together.
+    fn release(&mut self) {}
+
     /// Appends extents of this layer from [`Batch::cursor`] on, until a push answers
     /// [`Flow::Stop`](crate::Flow::Stop).
     ///

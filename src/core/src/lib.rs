@@ -7,6 +7,7 @@
 //! Units: every offset and length is in bytes unless its name says otherwise.
 
 mod batch;
+mod buffers;
 mod chain;
 mod detect;
 mod error;
@@ -16,6 +17,7 @@ mod format;
 mod limits;
 mod notices;
 mod open;
+mod references;
 mod registry;
 mod rows;
 mod status;
@@ -35,6 +37,7 @@ pub use format::{Context, ExtentSource, Image, ImageFile, ImageFormat, open_laye
 pub use limits::Limits;
 pub use notices::{Notice, Notices};
 pub use open::open_chain;
+pub use references::References;
 pub use registry::{Entry, Registration, Registry};
 pub use rows::{Flags, Row, RowReader, Window};
 pub use status::{Place, Status};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::buffers::Buffers;
 use crate::external::{Found, listed};
 use crate::{
     Backing, Chain, Context, Error, ErrorKind, ExtentSource, Image, ImageFormat, Layer, Limits,
@@ -31,6 +32,7 @@ pub fn open_chain(
     let mut format = format;
     let mut next = Some(Found { storage, location: Location::new(path) });
     let mut wanted: Vec<[u8; 16]> = Vec::new();
+    let mut buffers = Buffers::default();
     while let Some(Found { storage, location }) = next.take() {
         trail.step(&storage, &location, context)?;
         let path = location.path();
@@ -49,7 +51,9 @@ pub fn open_chain(
                 .map_err(|error| error.in_format(here.name()).in_file(path))?;
             wanted.clone_from(&backing.identifiers);
         }
-        layers.push(Layer::new(source, path, here.name()).opened_from(storage));
+        let mut layer = Layer::new(source, path, here.name()).opened_from(storage);
+        layer.settle(&mut buffers);
+        layers.push(layer);
     }
     Chain::new(layers, Arc::clone(context))
 }

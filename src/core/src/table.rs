@@ -1,8 +1,9 @@
 //! On-disk tables, read in windows.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Error, ErrorKind, Limits, Result, SECTOR, Storage, read_padded};
+use crate::{Error, ErrorKind, Limits, Result, RunKind, SECTOR, Storage, read_padded};
 
 /// Reads parts of tables into one reused buffer, aligned as the storage wants it.
 ///
@@ -19,6 +20,9 @@ pub struct TableReader {
     /// Bytes that are read beyond what was asked for, since the reads follow each other.
     ahead: u64,
     limit: u64,
+    /// What the host was last found to have: whether this range of the file is a hole.
+    known: Range<u64>,
+    known_is_hole: bool,
 }
 
 /// The most bytes that are read beyond what was asked for: enough for small tables that lie side
@@ -35,7 +39,16 @@ impl TableReader {
     /// A reader of the table called `what` in errors, which holds at most
     /// [`Limits::table_window`] bytes at a time.
     pub fn new(what: &'static str, storage: Arc<dyn Storage>, limits: &Limits) -> Self {
-        Self { storage, what, buffer: Vec::new(), start: 0, ahead: 0, limit: limits.table_window }
+        Self {
+            storage,
+            what,
+            buffer: Vec::new(),
+            start: 0,
+            ahead: 0,
+            limit: limits.table_window,
+            known: 0..0,
+            known_is_hole: false,
+        }
     }
 
     /// The storage that is read from.
@@ -62,13 +75,50 @@ impl TableReader {
         Ok(self.buffer.get(from..to).unwrap_or_default())
     }
 
+    /// How many of the `length` bytes at file offset `at`, from the first on, are zeros because
+    /// the host stores nothing there: they need not be read. 0 for what is in memory already and
+    /// for what is not inside the file.
+    ///
+    /// A large table with few entries is mostly a hole, if its writer left it to the host. Asking
+    /// costs a seek for each border of a hole, so it is for tables of many pages.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub fn unstored(&mut self, at: u64, length: u64) -> Result<u64> {
+        let in_memory = self.start..self.start.saturating_add(self.buffer.len() as u64);
+        let end = at.checked_add(length).filter(|end| *end <= self.file_end());
+        let (Some(end), false) = (end, in_memory.contains(&at)) else { return Ok(0) };
+        if !self.known.contains(&at) {
+            let run = self.storage.run_at(at);
+            let run =
+                run.map_err(|error| Error::io("cannot look for holes in the file", error).at(at))?;
+            self.known = at..run.end;
+            self.known_is_hole = run.kind == RunKind::Hole;
+        }
+        Ok(if self.known_is_hole { self.known.end.min(end) - at } else { 0 })
+    }
+
+    /// Bytes that are held in memory, for [`ExtentSource::buffered`](crate::ExtentSource::buffered).
+    pub fn buffered(&self) -> u64 {
+        self.buffer.capacity() as u64
+    }
+
+    /// Gives them back, for [`ExtentSource::release`](crate::ExtentSource::release).
+    pub fn release(&mut self) {
+        self.buffer = Vec::new();
+    }
+
+    /// Where the file ends, its last sector filled up.
+    fn file_end(&self) -> u64 {
+        self.storage.len().next_multiple_of(SECTOR)
+    }
+
     /// Fills the buffer and returns where in it the part lies.
     fn load(&mut self, at: u64, length: usize) -> Result<(usize, usize)> {
         Limits::check(self.what, length as u64, self.limit)?;
-        let file_end = self.storage.len().next_multiple_of(SECTOR);
         let end = at
             .checked_add(length as u64)
-            .filter(|end| *end <= file_end)
+            .filter(|end| *end <= self.file_end())
             .ok_or_else(|| self.outside(at, length))?;
         let unit = self.storage.read_unit().max(1);
         let first = at - at % unit;
@@ -76,7 +126,7 @@ impl TableReader {
         let follows = !self.buffer.is_empty() && first == read_up_to;
         let more = (self.ahead * 2).max(length as u64).min(AHEAD).max(unit);
         self.ahead = if follows { more } else { 0 };
-        let last = (end + self.ahead).min(file_end).max(end).next_multiple_of(unit);
+        let last = (end + self.ahead).min(self.file_end()).max(end).next_multiple_of(unit);
         // `length` is bounded above, so the difference fits.
         let span = usize::try_from(last - first).map_err(|_| self.outside(at, length))?;
         self.buffer.resize(span, 0);
@@ -167,5 +217,32 @@ mod tests {
         }
         assert_eq!(table.bytes(0, 5 << 20).unwrap_err().kind(), ErrorKind::Limit);
         assert_eq!(table.bytes(0, 4).unwrap(), &bytes[..4]);
+    }
+
+    #[test]
+    fn holes_need_not_be_read() {
+        let storage = MemoryStorage::new(10_000).with_data(4096, [1; 1000]).with_data(9000, [1; 9]);
+        let mut table = TableReader::new("table", Arc::new(storage), &Limits::default());
+        for (at, length, unstored) in [
+            (0, 100, 100),
+            (0, 4096, 4096),
+            (0, 5000, 4096),
+            (4095, 2, 1),
+            (4096, 10, 0),
+            (5095, 10, 0),
+            (5096, 10, 10),
+            (9500, 740, 740),
+            (9500, 741, 0),
+            (u64::MAX, 2, 0),
+        ] {
+            assert_eq!(table.unstored(at, length).unwrap(), unstored, "{length} at {at}");
+        }
+        // What is in memory is not asked for; what was given back is.
+        assert_eq!(table.bytes(6000, 8).unwrap(), &[0; 8]);
+        assert!(table.buffered() >= 8);
+        assert_eq!(table.unstored(6000, 8).unwrap(), 0);
+        table.release();
+        assert_eq!((table.buffered(), table.unstored(6000, 8).unwrap()), (0, 8));
+        assert_eq!(table.bytes(4096, 2).unwrap(), &[1; 2]);
     }
 }

@@ -7,7 +7,9 @@ mod refused;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use instar_core::testkit::{check_format, context, data, extents, open, open_with, probe};
+use instar_core::testkit::{
+    check_format, check_holes, context, data, extents, open, open_with, probe,
+};
 use instar_core::{
     Batch, Confidence, Context, ErrorKind, ExtentSource, ExternalPolicy, Flow, Image, Location,
     MemoryStorage, Notices, Opener, Role, Status,
@@ -265,4 +267,11 @@ fn a_disk_of_alternating_sectors_is_walked_in_bounded_batches() {
         Some((412, data(5 * MIB + 100)))
     );
     assert_eq!(batch.push(1, Status::Zero), Flow::Stop);
+}
+
+#[test]
+fn tables_in_holes_are_empty() {
+    for sample in samples::all() {
+        assert_eq!(check_holes(&Vhdx, sample.image()), sample.extents(), "{}", sample.name());
+    }
 }

@@ -5,7 +5,7 @@ mod refused;
 use std::sync::{Arc, Mutex};
 
 use instar_core::testkit::{
-    check_format, check_hostile, check_source, context, data, extents, open, open_with,
+    check_format, check_holes, check_hostile, check_source, context, data, extents, open, open_with,
 };
 use instar_core::{
     Context, ErrorKind, ExtentSource, ImageFile, Limits, MemoryStorage, Notices, Opener, Place,
@@ -38,7 +38,7 @@ fn walk_error(bytes: Vec<u8>) -> (u64, String) {
     (batch.cursor(), error.to_string())
 }
 
-/// The warnings that opening gives.
+/// The warnings that opening and mapping give.
 fn warnings(bytes: Vec<u8>) -> Vec<String> {
     let list: Arc<Mutex<Vec<String>>> = Arc::default();
     let sink = Arc::clone(&list);
@@ -48,7 +48,8 @@ fn warnings(bytes: Vec<u8>) -> Vec<String> {
         notices,
         ..Context::default()
     };
-    open_with(&Vmdk, MemoryStorage::from_bytes(bytes), &Arc::new(context)).unwrap();
+    let source = open_with(&Vmdk, MemoryStorage::from_bytes(bytes), &Arc::new(context));
+    extents(source.unwrap().as_mut()).unwrap();
     let list = list.lock().unwrap();
     list.clone()
 }
@@ -286,7 +287,7 @@ fn composed(lines: &str, files: Vec<Vec<u8>>) -> instar_core::Result<VmdkSource>
         name: index.to_string().into(),
         storage: Some(Arc::new(MemoryStorage::from_bytes(bytes))),
     });
-    VmdkSource::composed(&descriptor.extents, files.collect(), None, &context().limits)
+    VmdkSource::composed(&descriptor.extents, files.collect(), None, &context())
 }
 
 #[test]
@@ -322,4 +323,35 @@ fn an_opened_extent_must_be_sparse_if_it_is_said_to_be() {
         "extent file of type SPARSE is not a sparse extent: its magic is unknown"
     );
     assert!(composed("RW 8 SPARSE \"0\"\n", vec![vec![]]).is_err());
+}
+
+#[test]
+fn tables_in_other_places_or_named_many_times_are_warned_about() {
+    let none = [] as [&str; 0];
+    assert_eq!(warnings(Hosted::default().build()), none);
+    let directory = |sector: u32, count: usize| {
+        let capacity = 512 * 8 * count as u64;
+        let mut bytes = Hosted { capacity, ..Hosted::default() }.build();
+        for entry in bytes[21 * 512..].chunks_exact_mut(4).take(count) {
+            entry.copy_from_slice(&sector.to_le_bytes());
+        }
+        bytes
+    };
+    assert_eq!(
+        warnings(directory(21, 1)),
+        ["the grain table at directory index 0 lies at 0x2a00, in the grain directory at 0x2a00"]
+    );
+    // The file of 72 sectors has room for 18 tables of 4 sectors.
+    assert_eq!(warnings(directory(22, 18)), none);
+    assert_eq!(
+        warnings(directory(22, 19)),
+        ["more grain tables are named than the file has room for, 18: some of them many times"]
+    );
+}
+
+#[test]
+fn tables_in_holes_are_empty() {
+    for sample in samples::all() {
+        assert_eq!(check_holes(&Vmdk, sample.image()), sample.extents(), "{}", sample.name());
+    }
 }
