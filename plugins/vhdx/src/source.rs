@@ -160,7 +160,7 @@ fn unstored(layout: &Layout, bat: &mut TableReader, out: &mut Batch) -> Result<O
     let until = if first + count == end {
         out.end()
     } else {
-        (first + count) / chunk_entries << layout.chunk_bits << layout.block_bits
+        ((first + count) / chunk_entries) << layout.chunk_bits << layout.block_bits
     };
     let length = until.saturating_sub(out.cursor());
     Ok((count > 0 && length > 0).then(|| out.push(length, Status::Absent)))
