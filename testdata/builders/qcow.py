@@ -159,9 +159,9 @@ def by_qemu():
     yield _image("aes-empty", "AES, no data: an ordinary map", _aes(), qemu=_secret("aes-empty"))
     yield _image("aes-data", "AES with data: no offset anywhere, the table fails",
                  _aes("write -q -P 0x1d 0 8k", "write -q -P 0x1e 64k 4k"), qemu=_secret("aes-data"))
-    yield _disk("aes-compressed", "AES, and a compressed cluster: that counts", lambda: Qcow(
+    yield _disk("aes-both", "AES, a compressed cluster between encrypted ones", lambda: Qcow(
         32 * KIB, crypt=1).entry(0, 0x8000).entry(1, COMPRESSED | 0x9000).entry(2, 0x9000),
-        qemu=_secret("aes-compressed"))
+        qemu=_secret("aes-both"))
 
 
 # -------------------------------------------------------------- byte by byte
