@@ -2,6 +2,8 @@
 //! registration would vanish without a word: hence one `use` per format, and the root crate
 //! denies `unused_crate_dependencies`.
 
+#[cfg(feature = "bochs")]
+use instar_plugin_bochs as _;
 #[cfg(feature = "parallels")]
 use instar_plugin_parallels as _;
 #[cfg(feature = "qcow")]

@@ -129,6 +129,7 @@ fn empty_file() {
                 asked += 1;
                 continue;
             }
+            "bochs" => "the file does not start with 'Bochs Virtual HD Image' (at file offset 0x0)",
             "parallels" => {
                 "the magic is [00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00], \
                  expected 'WithoutFreeSpace' or 'WithouFreSpacExt' (at file offset 0x0)"
@@ -157,6 +158,7 @@ fn wrong_format() {
     for format in enabled_formats() {
         let line = match format {
             "raw" => continue,
+            "bochs" => "the file does not start with 'Bochs Virtual HD Image' (at file offset 0x0)",
             "parallels" => {
                 "the magic is [78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78], \
                  expected 'WithoutFreeSpace' or 'WithouFreSpacExt' (at file offset 0x0)"
@@ -207,6 +209,7 @@ fn no_format_is_compiled_in_for_the_file() {
 #[test]
 fn truncated_header() {
     let mut heads: Vec<(&str, Vec<u8>)> = vec![
+        ("bochs", b"Bochs Virtual HD Image".to_vec()),
         ("parallels", b"WithouFreSpacExt\x02".to_vec()),
         ("vdi", [[0; 0x40].as_slice(), b"\x7f\x10\xda\xbe"].concat()),
         ("qcow", b"QFI\xfb\0\0\0\x01".to_vec()),

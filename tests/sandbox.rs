@@ -216,12 +216,13 @@ fn the_command_says_how_it_is_confined_and_can_insist_on_it() {
     let Some((lab, entry)) = image() else { return };
     let folder = lab.unpack(entry).unwrap();
     let name = &entry.name;
-    let mapped = instar(&folder, &["map", "--external=ignore", name]);
+    let json = "--output=json";
+    let mapped = instar(&folder, &["map", json, "--external=ignore", name]);
     for missing in [None, Some(Part::Landlock), Some(Part::Seccomp)] {
         for mode in ["auto", "require", "off"] {
             let (folder, asked) = (folder.clone(), name.clone());
             let option = format!("--sandbox={mode}");
-            let args = ["map", "--external=ignore", "-v", &option, &asked].map(str::to_owned);
+            let args = ["map", json, "--external=ignore", "-v", &option, &asked].map(str::to_owned);
             let run = without(missing, move || instar(&folder, &args));
             let left = system_calls(false).len();
             let landlock = match missing {

@@ -66,8 +66,11 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "metadata-outside-file",
-        formats: &["parallels", "qcow", "qcow2", "vdi", "vmdk"],
+        formats: &["parallels", "qcow", "qcow2", "vdi", "vmdk", "bochs"],
         images: &[
+            "bochs-bad-catalog-cut",
+            "bochs-bad-catalog-far",
+            "bochs-bad-header-cut",
             "parallels-hostile-extension-cut",
             "parallels-hostile-table-cut",
             "parallels-hostile-table-outside",
@@ -156,6 +159,15 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         reason: "the footer of a fixed VHD is no part of its disk",
     },
     Divergence {
+        id: "bochs-detected",
+        formats: &["bochs"],
+        images: &["bochs-bad-type", "bochs-bad-undoable", "bochs-bad-version"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::DetectsOtherwise,
+        reason: "a Bochs image of another kind is no raw disk",
+    },
+    Divergence {
         id: "vhd-differencing",
         formats: &["vhd"],
         images: &["vhd-differencing*", "vhd-hostile-parent-*"],
@@ -202,7 +214,18 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "write-errors",
-        formats: &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels", "qcow", "qed"],
+        formats: &[
+            "raw",
+            "qcow2",
+            "vmdk",
+            "vhd",
+            "vhdx",
+            "vdi",
+            "parallels",
+            "qcow",
+            "qed",
+            "bochs",
+        ],
         images: &[],
         outputs: BOTH,
         versions: ALL,

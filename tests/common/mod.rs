@@ -6,6 +6,7 @@ pub(crate) mod binary;
 pub(crate) mod compare;
 pub(crate) mod differencing;
 pub(crate) mod divergences;
+pub(crate) mod handmade;
 pub(crate) mod lab;
 pub(crate) mod manifest;
 pub(crate) mod naming;
@@ -21,6 +22,7 @@ pub(crate) mod workers;
 
 /// Every format that comes with instar, sorted, and whether its feature is enabled.
 const FORMATS: &[(&str, bool)] = &[
+    ("bochs", cfg!(feature = "bochs")),
     ("parallels", cfg!(feature = "parallels")),
     ("qcow", cfg!(feature = "qcow")),
     ("qcow2", cfg!(feature = "qcow2")),

@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::fs::OpenOptions;
 use std::path::Path;
 
+use super::handmade;
 use super::qemu::{qemu_img, qemu_io, words};
 use super::random::Choices;
 
@@ -22,6 +23,8 @@ enum Step {
     Io(Vec<String>),
     /// Sets the file's length.
     Resize(String, u64),
+    /// A file made byte by byte, and what is in it.
+    Bytes(String, handmade::Image),
 }
 
 impl Display for Recipe {
@@ -31,6 +34,7 @@ impl Display for Recipe {
                 Step::Img(args) => writeln!(f, "qemu-img {}", quoted(args))?,
                 Step::Io(args) => writeln!(f, "qemu-io {}", quoted(args))?,
                 Step::Resize(name, size) => writeln!(f, "truncate -s {size} {name}")?,
+                Step::Bytes(name, image) => writeln!(f, "{name}: {}", image.about)?,
             }
         }
         Ok(())
@@ -45,9 +49,9 @@ fn quoted(args: &[String]) -> String {
     args.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// Every format that qemu-img creates and we map.
+/// Every format that we map: qemu-img creates the images, or they are made byte by byte.
 pub(crate) const FORMATS: &[&str] =
-    &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels", "qcow", "qed"];
+    &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels", "qcow", "qed", "bochs"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -66,6 +70,7 @@ impl Recipe {
             "vhdx" => recipe.vhdx(choose),
             "vdi" => recipe.vdi(choose),
             "parallels" => recipe.parallels(choose),
+            "bochs" => recipe.bytes(handmade::bochs(choose)),
             other => panic!("no recipe for {other}"),
         }
         recipe
@@ -102,6 +107,10 @@ impl Recipe {
                     let file = OpenOptions::new().write(true).open(folder.join(name));
                     let resized = file.and_then(|file| file.set_len(*size));
                     resized.map_err(|e| format!("{name}: {e}"))?;
+                }
+                Step::Bytes(name, image) => {
+                    let written = std::fs::write(folder.join(name), &image.bytes);
+                    written.map_err(|e| format!("{name}: {e}"))?;
                 }
             }
         }
@@ -182,6 +191,10 @@ impl Recipe {
         }
         args.push(name.to_owned());
         self.steps.push(Step::Io(args));
+    }
+
+    fn bytes(&mut self, image: handmade::Image) {
+        self.steps.push(Step::Bytes(self.name.clone(), image));
     }
 
     fn raw(&mut self, choose: &mut Choices) {

@@ -1,0 +1,44 @@
+//! The disk as one extent.
+
+use instar_core::{
+    Batch, Error as CoreError, ExtentSource, Fields, Flow, Image, ImageFile, Result, Status,
+    read_padded,
+};
+
+use crate::catalog;
+use crate::disk::Header;
+
+/// An open Bochs image as a map of its own layer.
+pub(crate) struct BochsSource {
+    size: u64,
+    files: [ImageFile; 1],
+}
+
+impl BochsSource {
+    /// Reads and checks header and catalog.
+    pub(crate) fn open(image: &Image<'_>) -> Result<Self> {
+        let mut head = [0; Header::LENGTH];
+        read_padded(image.storage.as_ref(), 0, &mut head)
+            .map_err(|error| CoreError::io("cannot read the header", error).at(0))?;
+        let header = Header::decode(Fields::new("header", 0, &head))?;
+        catalog::check(&header, image)?;
+        Ok(Self { size: header.size, files: [image.file()] })
+    }
+}
+
+impl ExtentSource for BochsSource {
+    fn virtual_size(&self) -> u64 {
+        self.size
+    }
+
+    fn files(&self) -> &[ImageFile] {
+        &self.files
+    }
+
+    fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        // Which sectors are stored, and where, is for catalog and bitmaps to say; qemu's driver
+        // has no function that tells, so its map does not.
+        let _: Flow = out.push(self.size.saturating_sub(out.cursor()), Status::Opaque);
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! Random images of formats that qemu-img reads but does not create, made byte by byte.
+
+use super::random::Choices;
+
+/// An image and what is special about it.
+pub(crate) struct Image {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) about: String,
+}
+
+/// A Bochs image with some of its extents stored, in any order, and some of their sectors in use.
+pub(crate) fn bochs(choose: &mut Choices) -> Image {
+    const NONE: u32 = u32::MAX;
+    let version = choose.of(&[0x1_0000_u32, 0x2_0000]);
+    let extent = 512_usize << choose.between(0, 8);
+    let count = to_usize(choose.between(0, 40));
+    let size = (extent * count) as u64 - choose.between(0, 700).min((extent * count) as u64);
+    let entries = count + to_usize(choose.of(&[0, 0, 1, 100]));
+    let bitmap = (extent / 512).div_ceil(8);
+    let catalog_at = to_usize(choose.of(&[512, 512, 96, 4096]));
+
+    let mut catalog: Vec<u32> =
+        (0..entries).map(|_| if choose.one_in(2) { NONE } else { 0 }).collect();
+    let mut numbers: Vec<u32> =
+        (0..to_u32(catalog.iter().filter(|e| **e != NONE).count())).collect();
+    for at in (1..numbers.len()).rev() {
+        numbers.swap(at, to_usize(choose.between(0, at as u64)));
+    }
+    let stored = numbers.len();
+    let mut rest = numbers.into_iter();
+    for entry in catalog.iter_mut().filter(|e| **e != NONE) {
+        *entry = rest.next().expect("a number for each stored extent");
+    }
+
+    let mut bytes = Vec::new();
+    put(&mut bytes, 0, b"Bochs Virtual HD Image");
+    put(&mut bytes, 32, b"Redolog");
+    put(&mut bytes, 48, b"Growing");
+    for (at, value) in [
+        (64, version),
+        (68, to_u32(catalog_at)),
+        (72, to_u32(entries)),
+        (76, to_u32(bitmap)),
+        (80, to_u32(extent)),
+    ] {
+        put(&mut bytes, at, &value.to_le_bytes());
+    }
+    put(&mut bytes, if version == 0x1_0000 { 84 } else { 88 }, &size.to_le_bytes());
+    let table: Vec<u8> = catalog.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    put(&mut bytes, catalog_at, &table);
+    bytes.resize(bytes.len().max(512), 0);
+    for _ in 0..stored {
+        let at = bytes.len();
+        bytes.resize(at + bitmap.next_multiple_of(512), 0);
+        for _ in 0..choose.between(0, 20) {
+            let bit = to_usize(choose.between(0, (extent / 512 - 1) as u64));
+            bytes[at + bit / 8] |= 1 << (bit % 8);
+        }
+        let fill = choose.between(1, 255).to_le_bytes()[0];
+        bytes.resize(bytes.len() + extent, fill);
+    }
+    let about = format!(
+        "version {version:#x}, {size} bytes, extents of {extent}, {stored} of {entries} stored"
+    );
+    Image { bytes, about }
+}
+
+/// Puts `piece` at `at`, lengthening `bytes` if need be.
+fn put(bytes: &mut Vec<u8>, at: usize, piece: &[u8]) {
+    let end = at + piece.len();
+    bytes.resize(bytes.len().max(end), 0);
+    bytes[at..end].copy_from_slice(piece);
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).expect("a small number")
+}
+
+fn to_u32(number: usize) -> u32 {
+    u32::try_from(number).expect("a small number")
+}
