@@ -4,6 +4,8 @@
 
 #[cfg(feature = "bochs")]
 use instar_plugin_bochs as _;
+#[cfg(feature = "cloop")]
+use instar_plugin_cloop as _;
 #[cfg(feature = "parallels")]
 use instar_plugin_parallels as _;
 #[cfg(feature = "qcow")]

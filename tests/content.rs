@@ -124,8 +124,9 @@ fn check(
 fn target(entry: &Entry, variant: &[String]) -> Vec<String> {
     let as_ours = match asked_format(variant) {
         Some(asked) => Some(asked),
-        // A fixed VHD, which qemu-img would take for raw.
+        // A fixed VHD and a cloop image with other commands, which qemu-img would take for raw.
         None if entry.format == "vhd" && entry.safe => Some("vpc"),
+        None if entry.format == "cloop" && entry.safe => Some("cloop"),
         None => None,
     };
     match (as_ours, &entry.qemu_args) {

@@ -130,6 +130,7 @@ fn empty_file() {
                 continue;
             }
             "bochs" => "the file does not start with 'Bochs Virtual HD Image' (at file offset 0x0)",
+            "cloop" => "no preamble: 'V2.0' is not at byte 11 of the file (at file offset 0xb)",
             "parallels" => {
                 "the magic is [00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00], \
                  expected 'WithoutFreeSpace' or 'WithouFreSpacExt' (at file offset 0x0)"
@@ -159,6 +160,7 @@ fn wrong_format() {
         let line = match format {
             "raw" => continue,
             "bochs" => "the file does not start with 'Bochs Virtual HD Image' (at file offset 0x0)",
+            "cloop" => "no preamble: 'V2.0' is not at byte 11 of the file (at file offset 0xb)",
             "parallels" => {
                 "the magic is [78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78], \
                  expected 'WithoutFreeSpace' or 'WithouFreSpacExt' (at file offset 0x0)"
@@ -210,6 +212,7 @@ fn no_format_is_compiled_in_for_the_file() {
 fn truncated_header() {
     let mut heads: Vec<(&str, Vec<u8>)> = vec![
         ("bochs", b"Bochs Virtual HD Image".to_vec()),
+        ("cloop", b"#!/bin/sh\n#V2.0 Format\n".to_vec()),
         ("parallels", b"WithouFreSpacExt\x02".to_vec()),
         ("vdi", [[0; 0x40].as_slice(), b"\x7f\x10\xda\xbe"].concat()),
         ("qcow", b"QFI\xfb\0\0\0\x01".to_vec()),

@@ -66,11 +66,12 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "metadata-outside-file",
-        formats: &["parallels", "qcow", "qcow2", "vdi", "vmdk", "bochs"],
+        formats: &["parallels", "qcow", "qcow2", "vdi", "vmdk", "bochs", "cloop"],
         images: &[
             "bochs-bad-catalog-cut",
             "bochs-bad-catalog-far",
             "bochs-bad-header-cut",
+            "cloop-bad-table-far",
             "parallels-hostile-extension-cut",
             "parallels-hostile-table-cut",
             "parallels-hostile-table-outside",
@@ -168,6 +169,34 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         reason: "a Bochs image of another kind is no raw disk",
     },
     Divergence {
+        id: "cloop-detected",
+        formats: &["cloop"],
+        images: &["cloop-other-preamble", "cloop-bad-other-preamble-size", "cloop-bad-version-4"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::DetectsOtherwise,
+        reason: "the commands in front of a cloop image are up to whoever made it",
+    },
+    Divergence {
+        id: "cloop-detected",
+        formats: &["cloop"],
+        images: &["cloop-bad-no-preamble"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::Fails,
+        reason: "a file without a mark of the format is not in it",
+    },
+    Divergence {
+        id: "cloop-over-2-tib",
+        formats: &["cloop"],
+        images: &["cloop-3-tib"],
+        outputs: BOTH,
+        // Up to some 10.0.x, which the version alone does not tell.
+        versions: ALL,
+        kind: Kind::MapsOtherwise,
+        reason: "old qemu-img counts the sectors of the disk in 32 bits",
+    },
+    Divergence {
         id: "vhd-differencing",
         formats: &["vhd"],
         images: &["vhd-differencing*", "vhd-hostile-parent-*"],
@@ -225,6 +254,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
             "qcow",
             "qed",
             "bochs",
+            "cloop",
         ],
         images: &[],
         outputs: BOTH,
@@ -245,6 +275,9 @@ impl Divergence {
         let hostile = !question.entry.safe;
         let refused = ours.status == 1 && ours.stdout.is_empty();
         let names_option = refused && ours.stderr.contains("--external=");
+        // The table cannot show some ranges: then it ends there, on purpose.
+        let unshown = "external, encrypted or compressed clusters";
+        let mapped = ours.status == 0 || (ours.status == 1 && ours.stderr.contains(unshown));
         let crashed = theirs.status.is_some_and(|status| status >= 128);
         self.formats.contains(&question.entry.format.as_str())
             && self.concerns(&question.entry.id)
@@ -252,7 +285,7 @@ impl Divergence {
             && (self.versions.is_empty() || self.versions.contains(&question.version))
             && match self.kind {
                 Kind::ExternalRefused => names_option,
-                Kind::MapsOtherwise if ours.status == 0 => !crashed,
+                Kind::MapsOtherwise if mapped => !crashed,
                 Kind::MapsOtherwise => hostile && !names_option && theirs.status == Some(0),
                 Kind::DetectsOtherwise => question.extra.is_empty() && !names_option,
                 Kind::Fails => ours.status == 1 && !names_option && theirs.status == Some(0),

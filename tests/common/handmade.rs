@@ -1,5 +1,10 @@
 //! Random images of formats that qemu-img reads but does not create, made byte by byte.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+
 use super::random::Choices;
 
 /// An image and what is special about it.
@@ -63,6 +68,48 @@ pub(crate) fn bochs(choose: &mut Choices) -> Image {
         "version {version:#x}, {size} bytes, extents of {extent}, {stored} of {entries} stored"
     );
     Image { bytes, about }
+}
+
+/// A cloop image of random block size, its compressed blocks one behind the other or apart.
+pub(crate) fn cloop(choose: &mut Choices) -> Image {
+    let block = 512 * to_usize(choose.of(&[1, 2, 3, 8, 128, 129, 2048]));
+    let count = to_usize(choose.between(0, 30));
+    let gap = to_usize(choose.of(&[0, 0, 0, 1, 512]));
+    let mut offsets = Vec::new();
+    let mut data = Vec::new();
+    let first = 136 + 8 * (count + 1);
+    for _ in 0..count {
+        offsets.push(first + data.len());
+        data.extend(zlib(&content(block, choose)));
+        data.resize(data.len() + gap, 0);
+    }
+    offsets.push(first + data.len());
+
+    let mut bytes = Vec::new();
+    let script = "#!/bin/sh\n#V2.0 Format\n\
+                  modprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n";
+    put(&mut bytes, 0, script.as_bytes());
+    put(&mut bytes, 128, &to_u32(block).to_be_bytes());
+    put(&mut bytes, 132, &to_u32(count).to_be_bytes());
+    let table: Vec<u8> = offsets.iter().flat_map(|at| (*at as u64).to_be_bytes()).collect();
+    put(&mut bytes, 136, &table);
+    bytes.extend(data);
+    Image { bytes, about: format!("{count} blocks of {block} bytes, {gap} bytes apart") }
+}
+
+/// Zeros, a pattern, or bytes that do not compress.
+fn content(length: usize, choose: &mut Choices) -> Vec<u8> {
+    match choose.between(0, 3) {
+        0 => vec![0; length],
+        1 => (0..length).map(|_| choose.between(0, 255).to_le_bytes()[0]).collect(),
+        _ => vec![choose.between(1, 255).to_le_bytes()[0]; length],
+    }
+}
+
+fn zlib(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).expect("memory takes it");
+    encoder.finish().expect("memory takes it")
 }
 
 /// Puts `piece` at `at`, lengthening `bytes` if need be.

@@ -23,6 +23,7 @@ pub(crate) mod workers;
 /// Every format that comes with instar, sorted, and whether its feature is enabled.
 const FORMATS: &[(&str, bool)] = &[
     ("bochs", cfg!(feature = "bochs")),
+    ("cloop", cfg!(feature = "cloop")),
     ("parallels", cfg!(feature = "parallels")),
     ("qcow", cfg!(feature = "qcow")),
     ("qcow2", cfg!(feature = "qcow2")),

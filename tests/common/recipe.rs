@@ -51,7 +51,7 @@ fn quoted(args: &[String]) -> String {
 
 /// Every format that we map: qemu-img creates the images, or they are made byte by byte.
 pub(crate) const FORMATS: &[&str] =
-    &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels", "qcow", "qed", "bochs"];
+    &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels", "qcow", "qed", "bochs", "cloop"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -71,6 +71,7 @@ impl Recipe {
             "vdi" => recipe.vdi(choose),
             "parallels" => recipe.parallels(choose),
             "bochs" => recipe.bytes(handmade::bochs(choose)),
+            "cloop" => recipe.bytes(handmade::cloop(choose)),
             other => panic!("no recipe for {other}"),
         }
         recipe
