@@ -18,9 +18,12 @@ use common::oracle::{Compared, Failure, Subject};
 use common::qemu;
 
 /// Images whose content qemu-img reads otherwise: it ignores the parent of a VHD, takes one that
-/// lacks its first footer for raw, leaves out some kinds of VMDK extents, and takes what a VDI has
+/// lacks its first footer and LUKS of version 2 for raw, leaves out some kinds of VMDK extents, and takes what a VDI has
 /// in front of a block for a part of it. The plugins' own tests check them.
 const QEMU_READS_OTHERWISE: &[&str] = &[
+    "luks-2-*",
+    "luks-bad-2-*",
+    "luks-bad-version-3-probed",
     "vdi-blocks-extra",
     "vhd-differencing",
     "vhd-differencing-2m-blocks",

@@ -131,7 +131,7 @@ fn flush(folder: &Path) {
 
 /// Compares both outputs, whole and in windows, and the content.
 fn check(folder: &Path, recipe: &Recipe, windows: &[Vec<String>]) -> Result<(), String> {
-    let target = words(&["-f", recipe.driver(), &recipe.name]);
+    let target = recipe.target();
     let mut options = words(&["map", "--qemu-version=host"]);
     if can_follow() {
         options.push("--external=follow".to_owned());

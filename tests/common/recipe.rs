@@ -49,9 +49,24 @@ fn quoted(args: &[String]) -> String {
     args.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
+/// The passphrase of encrypted images, as qemu-img wants it.
+const SECRET: &str = "secret,id=s0,data=instar";
+
 /// Every format that we map: qemu-img creates the images, or they are made byte by byte.
-pub(crate) const FORMATS: &[&str] =
-    &["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "parallels", "qcow", "qed", "bochs", "cloop"];
+pub(crate) const FORMATS: &[&str] = &[
+    "raw",
+    "qcow2",
+    "vmdk",
+    "vhd",
+    "vhdx",
+    "vdi",
+    "parallels",
+    "qcow",
+    "qed",
+    "bochs",
+    "cloop",
+    "luks",
+];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -72,6 +87,7 @@ impl Recipe {
             "parallels" => recipe.parallels(choose),
             "bochs" => recipe.bytes(handmade::bochs(choose)),
             "cloop" => recipe.bytes(handmade::cloop(choose)),
+            "luks" => recipe.luks(choose),
             other => panic!("no recipe for {other}"),
         }
         recipe
@@ -82,6 +98,18 @@ impl Recipe {
         match self.format {
             "vhd" => "vpc",
             other => other,
+        }
+    }
+
+    /// The arguments for qemu-img that name the image and its format.
+    pub(crate) fn target(&self) -> Vec<String> {
+        let name = &self.name;
+        match self.format {
+            "luks" => {
+                let options = format!("driver=luks,file.filename={name},key-secret=s0");
+                words(&["--object", SECRET, "--image-opts", &options])
+            }
+            _ => words(&["-f", self.driver(), name]),
         }
     }
 
@@ -196,6 +224,26 @@ impl Recipe {
 
     fn bytes(&mut self, image: handmade::Image) {
         self.steps.push(Step::Bytes(self.name.clone(), image));
+    }
+
+    /// What is encrypted does not show, so nothing is written; the file's end may be anywhere.
+    fn luks(&mut self, choose: &mut Choices) {
+        let name = self.name.clone();
+        let cipher = choose.of(&["aes-128", "aes-256", "serpent-256", "twofish-256"]);
+        let mode = choose.of(&["xts", "cbc"]);
+        let options = [
+            "key-secret=s0".to_owned(),
+            "iter-time=10".to_owned(),
+            format!("cipher-alg={cipher}"),
+            format!("cipher-mode={mode}"),
+            format!("hash-alg={}", choose.of(&["sha1", "sha256", "sha512"])),
+        ];
+        let size = size(choose);
+        self.create("luks", &name, size, &options, &["--object", SECRET]);
+        if choose.one_in(2) {
+            // Behind the largest header there is.
+            self.steps.push(Step::Resize(name, choose.between(5 << 20, 9 << 20)));
+        }
     }
 
     fn raw(&mut self, choose: &mut Choices) {

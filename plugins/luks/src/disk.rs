@@ -1,0 +1,30 @@
+//! What both versions have in common.
+
+/// Which version the first bytes of a file speak of (both specifications: `magic`, `version`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Magic {
+    Version1,
+    Version2,
+    /// A version that is not specified.
+    Other(u16),
+}
+
+impl Magic {
+    const BYTES: &[u8; 6] = b"LUKS\xba\xbe";
+
+    /// The magic and version at the start of `head`, if they are there.
+    pub(crate) fn of(head: &[u8]) -> Option<Self> {
+        let version = head.strip_prefix(Self::BYTES)?.first_chunk()?;
+        Some(match u16::from_be_bytes(*version) {
+            1 => Self::Version1,
+            2 => Self::Version2,
+            other => Self::Other(other),
+        })
+    }
+}
+
+/// A text field up to its first NUL, for messages and comparisons.
+pub(crate) fn text(field: &[u8]) -> String {
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+    field.get(..end).unwrap_or_default().escape_ascii().to_string()
+}

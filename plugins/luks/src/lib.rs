@@ -1,0 +1,87 @@
+//! LUKS, the disk encryption of Linux: volumes of version 1 and 2, mapped without the key.
+//!
+//! Read is what says where the encrypted data is: the header of *LUKS1 On-Disk Format
+//! Specification* 1.2.3, and binary header and segments of *LUKS2 On-Disk Format Specification*
+//! 1.1.4. Keys, digests and tokens are not looked at. Integers are big-endian.
+//!
+//! ```text
+//! version 1:  header | key material | payload
+//! version 2:  (binary header | JSON area) twice | key slots area | segments
+//! ```
+//!
+//! What is encrypted is [`Opaque`](instar_core::Status::Opaque): the bytes in the file are not
+//! the disk's, so an offset would not help.
+
+mod disk;
+mod error;
+mod metadata;
+#[cfg(any(test, feature = "testkit"))]
+mod samples;
+mod source;
+#[cfg(test)]
+mod tests;
+mod version1;
+mod version2;
+
+use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
+
+use disk::Magic;
+use source::LuksSource;
+use version1::PartitionHeader;
+use version2::{BinaryHeader, COPIES};
+
+/// The LUKS format.
+pub struct Luks;
+
+instar_core::register!(Luks);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_samples!(Luks, samples::all);
+
+impl ImageFormat for Luks {
+    fn name(&self) -> &'static str {
+        "luks"
+    }
+
+    fn about(&self) -> &'static str {
+        "encrypted volumes of version 1 and 2, mapped without the key"
+    }
+
+    fn extensions(&self) -> &'static [&'static str] {
+        &["luks", "img"]
+    }
+
+    fn divergences(&self) -> &'static [&'static str] {
+        &["luks-version-2", "luks-without-key"]
+    }
+
+    fn probe(&self, probe: &Probe<'_>) -> Confidence {
+        let head = probe.head();
+        let sound = match Magic::of(head) {
+            Some(Magic::Version1) => {
+                PartitionHeader::decode(Fields::new("header", 0, head)).is_ok()
+            }
+            Some(Magic::Version2) => BinaryHeader::is_sound(head, 0),
+            // Opening will say that it is not supported.
+            Some(Magic::Other(_)) => false,
+            None => {
+                // The first header may be lost; then the copy counts, but not against a format
+                // that knows the file.
+                let copy = |at: u64| {
+                    let at = usize::try_from(at).ok()?;
+                    head.get(at..)
+                };
+                let is_copy =
+                    |at: &u64| copy(*at).is_some_and(|bytes| BinaryHeader::is_sound(bytes, *at));
+                return match COPIES.iter().any(is_copy) {
+                    true => Confidence::Hint,
+                    false => Confidence::No,
+                };
+            }
+        };
+        if sound { Confidence::Verified } else { Confidence::Magic }
+    }
+
+    fn open(&self, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {
+        Ok(Box::new(LuksSource::open(&image)?))
+    }
+}
