@@ -6,6 +6,8 @@
 use instar_plugin_bochs as _;
 #[cfg(feature = "cloop")]
 use instar_plugin_cloop as _;
+#[cfg(feature = "dmg")]
+use instar_plugin_dmg as _;
 #[cfg(feature = "luks")]
 use instar_plugin_luks as _;
 #[cfg(feature = "parallels")]

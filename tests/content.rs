@@ -1,5 +1,6 @@
 //! What the map says about the guest's bytes is true of them: the content oracle over every
-//! image that qemu-img can read. It needs no agreement about extents, so it holds for VHDX too.
+//! image that qemu-img can read. It needs no agreement about extents, so it holds for VHDX and UDIF
+//! too.
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -127,9 +128,11 @@ fn check(
 fn target(entry: &Entry, variant: &[String]) -> Vec<String> {
     let as_ours = match asked_format(variant) {
         Some(asked) => Some(asked),
-        // A fixed VHD and a cloop image with other commands, which qemu-img would take for raw.
+        // A fixed VHD, a cloop image with other commands and a UDIF image with another name,
+        // which qemu-img would take for raw.
         None if entry.format == "vhd" && entry.safe => Some("vpc"),
         None if entry.format == "cloop" && entry.safe => Some("cloop"),
+        None if entry.format == "dmg" && entry.safe => Some("dmg"),
         None => None,
     };
     match (as_ours, &entry.qemu_args) {

@@ -131,6 +131,7 @@ fn empty_file() {
             }
             "bochs" => "the file does not start with 'Bochs Virtual HD Image' (at file offset 0x0)",
             "cloop" => "no preamble: 'V2.0' is not at byte 11 of the file (at file offset 0xb)",
+            "dmg" => "no trailer: 'koly' is not in the last two sectors of the file",
             "luks" => "no LUKS header: the magic is missing (at file offset 0x0)",
             "parallels" => {
                 "the magic is [00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00], \
@@ -162,6 +163,7 @@ fn wrong_format() {
             "raw" => continue,
             "bochs" => "the file does not start with 'Bochs Virtual HD Image' (at file offset 0x0)",
             "cloop" => "no preamble: 'V2.0' is not at byte 11 of the file (at file offset 0xb)",
+            "dmg" => "no trailer: 'koly' is not in the last two sectors of the file",
             "luks" => "no LUKS header: the magic is missing (at file offset 0x0)",
             "parallels" => {
                 "the magic is [78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78, 78], \
@@ -215,6 +217,7 @@ fn truncated_header() {
     let mut heads: Vec<(&str, Vec<u8>)> = vec![
         ("bochs", b"Bochs Virtual HD Image".to_vec()),
         ("cloop", b"#!/bin/sh\n#V2.0 Format\n".to_vec()),
+        ("dmg", [b"koly".as_slice(), &[0xff; 508]].concat()),
         ("luks", b"LUKS\xba\xbe\0\x01".to_vec()),
         ("parallels", b"WithouFreSpacExt\x02".to_vec()),
         ("vdi", [[0; 0x40].as_slice(), b"\x7f\x10\xda\xbe"].concat()),

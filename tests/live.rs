@@ -136,8 +136,8 @@ fn check(folder: &Path, recipe: &Recipe, windows: &[Vec<String>]) -> Result<(), 
     if can_follow() {
         options.push("--external=follow".to_owned());
     }
-    // qemu-img has nothing to say about where a VHDX keeps its blocks.
-    if recipe.format != "vhdx" {
+    // qemu-img has nothing to say about where these keep their blocks.
+    if !["vhdx", "dmg"].contains(&recipe.format) {
         for window in windows {
             for output in [words(&[]), words(&["--output=json"])] {
                 let args = [options.clone(), output.clone(), window.clone()].concat();

@@ -97,6 +97,123 @@ pub(crate) fn cloop(choose: &mut Choices) -> Image {
     Image { bytes, about: format!("{count} blocks of {block} bytes, {gap} bytes apart") }
 }
 
+/// A UDIF image of kinds of chunks that every qemu-img reads, without gaps, its tables in order.
+pub(crate) fn dmg(choose: &mut Choices) -> Image {
+    const KINDS: [u32; 6] = [0, 1, 1, 2, 0x8000_0005, 0x8000_0005];
+    let front = to_usize(choose.of(&[0, 0, 7, 4096]));
+    let align = to_usize(choose.of(&[1, 1, 512, 4096]));
+    let mut fork = Vec::new();
+    let mut tables = Vec::new();
+    let mut sector = 0;
+    let most = choose.of(&[3, 3, 30, 2000]);
+    let mut count = 0;
+    for _ in 0..choose.between(1, 4) {
+        let base = choose.of(&[0, 0, 100]).min(fork.len() as u64);
+        let mut table = Vec::new();
+        put(&mut table, 0, b"mish\0\0\0\x01");
+        put(&mut table, 8, &u64::to_be_bytes(sector));
+        put(&mut table, 24, &base.to_be_bytes());
+        let mut chunks = Vec::new();
+        let mut inside = 0;
+        let longest = if most > 100 { 2 } else { 70 };
+        for _ in 0..choose.between(1, most) {
+            let kind = choose.of(&KINDS);
+            let sectors = choose.between(1, longest);
+            let bytes = content(512 * to_usize(sectors), choose);
+            let stored = match kind {
+                1 => bytes,
+                0x8000_0005 => zlib(&bytes),
+                _ => Vec::new(),
+            };
+            fork.resize(fork.len().next_multiple_of(align), 0);
+            let (at, length) = (fork.len() as u64 - base, stored.len() as u64);
+            fork.extend(stored);
+            chunks.push((kind, inside, sectors, at, length));
+            inside += sectors;
+            if choose.one_in(10) {
+                chunks.push((0x7fff_fffe, inside, 0, 0, 0));
+            }
+        }
+        chunks.push((0xffff_ffff, inside, 0, 0, 0));
+        put(&mut table, 16, &inside.to_be_bytes());
+        put(&mut table, 200, &to_u32(chunks.len()).to_be_bytes());
+        for (kind, start, sectors, at, length) in &chunks {
+            table.extend(kind.to_be_bytes());
+            table.extend([0; 4]);
+            for number in [start, sectors, at, length] {
+                table.extend(number.to_be_bytes());
+            }
+        }
+        count += chunks.len();
+        sector += inside;
+        tables.push(table);
+    }
+    let in_fork = choose.one_in(3);
+    let resources = if in_fork { resource_fork(&tables) } else { property_list(&tables) };
+
+    let mut bytes = vec![0x11; front];
+    let length = fork.len() as u64;
+    bytes.extend(fork);
+    let at = bytes.len() as u64;
+    let area = [at.to_be_bytes(), (resources.len() as u64).to_be_bytes()].concat();
+    bytes.extend(resources);
+    let end = bytes.len();
+    put(&mut bytes, end, b"koly\0\0\0\x04\0\0\x02\0");
+    put(&mut bytes, end + 24, &(front as u64).to_be_bytes());
+    put(&mut bytes, end + 32, &length.to_be_bytes());
+    put(&mut bytes, end + if in_fork { 40 } else { 216 }, &area);
+    put(&mut bytes, end + 492, &sector.to_be_bytes());
+    bytes.resize(end + 512, 0);
+    let about = format!(
+        "{sector} sectors in {count} chunks of {} tables, {}, data from {front} on, aligned to \
+         {align}",
+        tables.len(),
+        if in_fork { "resource fork" } else { "property list" }
+    );
+    Image { bytes, about }
+}
+
+fn resource_fork(tables: &[Vec<u8>]) -> Vec<u8> {
+    let length = |table: &Vec<u8>| to_u32(table.len()).to_be_bytes();
+    let data: Vec<u8> =
+        tables.iter().flat_map(|table| [&length(table)[..], table].concat()).collect();
+    let mut fork = vec![0; 256];
+    put(&mut fork, 0, &256_u32.to_be_bytes());
+    put(&mut fork, 8, &to_u32(data.len()).to_be_bytes());
+    fork.extend(data);
+    fork
+}
+
+fn property_list(tables: &[Vec<u8>]) -> Vec<u8> {
+    let mut list = "<plist><dict><key>blkx</key><array>\n".to_owned();
+    for table in tables {
+        list.push_str("<dict><key>Data</key><data>\n");
+        for line in base64(table).as_bytes().chunks(52) {
+            list.push('\t');
+            list.push_str(&String::from_utf8_lossy(line));
+            list.push('\n');
+        }
+        list.push_str("</data></dict>\n");
+    }
+    list.push_str("</array></dict></plist>\n");
+    list.into_bytes()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let byte = |at: usize| three.get(at).copied().map_or(0, usize::from);
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            let is_there = digit <= three.len();
+            let value = DIGITS[bits >> (18 - 6 * digit) & 63];
+            text.push(if is_there { char::from(value) } else { '=' });
+        }
+    }
+    text
+}
+
 /// Zeros, a pattern, or bytes that do not compress.
 fn content(length: usize, choose: &mut Choices) -> Vec<u8> {
     match choose.between(0, 3) {

@@ -24,6 +24,7 @@ pub(crate) mod workers;
 const FORMATS: &[(&str, bool)] = &[
     ("bochs", cfg!(feature = "bochs")),
     ("cloop", cfg!(feature = "cloop")),
+    ("dmg", cfg!(feature = "dmg")),
     ("luks", cfg!(feature = "luks")),
     ("parallels", cfg!(feature = "parallels")),
     ("qcow", cfg!(feature = "qcow")),

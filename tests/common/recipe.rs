@@ -66,6 +66,7 @@ pub(crate) const FORMATS: &[&str] = &[
     "bochs",
     "cloop",
     "luks",
+    "dmg",
 ];
 
 const KIB: u64 = 1 << 10;
@@ -88,6 +89,7 @@ impl Recipe {
             "bochs" => recipe.bytes(handmade::bochs(choose)),
             "cloop" => recipe.bytes(handmade::cloop(choose)),
             "luks" => recipe.luks(choose),
+            "dmg" => recipe.bytes(handmade::dmg(choose)),
             other => panic!("no recipe for {other}"),
         }
         recipe

@@ -1,0 +1,131 @@
+//! The trailer: where it is, and what it says.
+
+use instar_core::{Fields, MAX_LENGTH, Result, SECTOR};
+
+use crate::disk::Area;
+use crate::error::Error;
+
+/// The trailer (Apple's `UDIFResourceFile`), 512 bytes at the end of the file.
+///
+/// Not kept: flags, checksums, segment number and id, image variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Trailer {
+    /// The bytes of the chunks; their offsets count from its start.
+    pub(crate) data_fork: Area,
+    /// Where the block tables are: the resource fork, if there is one.
+    pub(crate) resource_fork: Area,
+    /// Or else the property list.
+    pub(crate) property_list: Area,
+    /// Size of the disk in bytes, whole sectors.
+    pub(crate) size: u64,
+    /// Whether version and length of the trailer are those of every known image.
+    pub(crate) is_usual: bool,
+}
+
+impl Trailer {
+    /// Bytes of a trailer.
+    pub(crate) const LENGTH: usize = 512;
+
+    /// Bytes before the file's end, its length rounded up to a sector, in which a trailer may
+    /// start.
+    pub(crate) const REACH: usize = 1023;
+
+    const MAGIC: &[u8; 4] = b"koly";
+
+    /// Looks for the trailer in `tail`, which ends where a file of `length` bytes, rounded up to a
+    /// sector, does.
+    ///
+    /// It belongs 512 bytes before the end of the file. If it is not there, the first magic in the
+    /// bytes that qemu looks through counts: a file may have been padded.
+    pub(crate) fn find(tail: &[u8], length: u64) -> Option<Result<Self>> {
+        let end = length.next_multiple_of(SECTOR);
+        let start = end.checked_sub(tail.len() as u64)?;
+        let is_at = |at: usize| tail.get(at..).is_some_and(|rest| rest.starts_with(Self::MAGIC));
+        let proper = length
+            .checked_sub(Self::LENGTH as u64)
+            .and_then(|at| usize::try_from(at.checked_sub(start)?).ok());
+        let first = tail.len().saturating_sub(Self::REACH);
+        let last = tail.len().checked_sub(Self::LENGTH)?;
+        let at = proper.into_iter().chain(first..=last).find(|at| is_at(*at))?;
+        let bytes = tail.get(at..)?.first_chunk::<{ Self::LENGTH }>()?;
+        let at = start.saturating_add(at as u64);
+        Some(Self::decode(Fields::new("trailer", at, bytes)))
+    }
+
+    /// Decodes a trailer whose magic is known to be there.
+    fn decode(fields: Fields<'_>) -> Result<Self> {
+        let segments = fields.be32(60)?;
+        if segments > 1 {
+            return Err(Error::Segments { segments, at: fields.offset_of(60) }.into());
+        }
+        // Everything else is in front of the trailer.
+        let end = fields.offset_of(0);
+        let area = |name: &'static str, at: usize| -> Result<Area> {
+            let (offset, length) = (fields.be64(at)?, fields.be64(at + 8)?);
+            if length > 0 && offset.checked_add(length).is_none_or(|stop| stop > end) {
+                let at = fields.offset_of(at);
+                return Err(Error::AreaOutside { name, offset, length, end, at }.into());
+            }
+            Ok(Area { offset, length })
+        };
+        let data_fork = Area { offset: fields.be64(24)?, length: fields.be64(32)? };
+        if data_fork.offset > end {
+            let (offset, at) = (data_fork.offset, fields.offset_of(24));
+            return Err(Error::DataForkOutside { offset, end, at }.into());
+        }
+        let resource_fork = area("resource fork", 40)?;
+        let property_list = area("property list", 216)?;
+        let sectors = fields.be64(492)?;
+        let size = sectors.checked_mul(SECTOR).filter(|size| *size <= MAX_LENGTH);
+        let size = size.ok_or_else(|| {
+            let allowed = MAX_LENGTH / SECTOR;
+            Error::Size { sectors, allowed, at: fields.offset_of(492) }
+        })?;
+        let is_usual = (fields.be32(4)?, fields.be32(8)?) == (4, 512);
+        Ok(Self { data_fork, resource_fork, property_list, size, is_usual })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+
+    /// The size that the trailer found in a file of `length` bytes says, whose magics are here.
+    fn found(length: usize, magics: &[usize]) -> Option<u64> {
+        let mut bytes = vec![0; length.next_multiple_of(512) + 512];
+        for at in magics {
+            bytes[*at..*at + 4].copy_from_slice(b"koly");
+            // Each with another number of sectors, as far as they do not overlap.
+            bytes[*at + 499] = u8::try_from(at % 251).unwrap();
+        }
+        bytes.truncate(length);
+        bytes.resize(length.next_multiple_of(512), 0);
+        let tail = bytes.len().saturating_sub(4096);
+        let trailer = Trailer::find(&bytes[tail..], length as u64)?;
+        Some(trailer.unwrap().size / 512)
+    }
+
+    #[test]
+    fn where_a_trailer_is_found() {
+        let size = |at: usize| Some((at % 251) as u64);
+        for length in [512, 1024, 5120, 5121, 9999] {
+            // Where it belongs, whatever comes before it.
+            assert_eq!(found(length, &[length - 512]), size(length - 512), "{length}");
+            let padded = length.next_multiple_of(512);
+            assert_eq!(found(length, &[padded - 511]), None, "{length}");
+            if length > 1024 && length == padded {
+                let both = [padded - 1023, length - 512];
+                assert_eq!(found(length, &both), size(length - 512), "{length}");
+                // Elsewhere, the first one.
+                assert_eq!(found(length, &[padded - 1023]), size(padded - 1023), "{length}");
+                assert_eq!(found(length, &[padded - 1024]), None, "{length}");
+                let two = [padded - 900, padded - 800];
+                assert_eq!(found(length, &two), size(padded - 900), "{length}");
+            }
+        }
+        assert_eq!(found(400, &[0]), size(0));
+        assert_eq!(found(0, &[]), None);
+    }
+}
