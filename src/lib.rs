@@ -72,6 +72,13 @@ pub use instar_core::{
     Window,
 };
 
+/// A size as the options take it, in bytes.
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub fn parse_size(text: &str) -> Option<u64> {
+    size::parse_size(text).ok()
+}
+
 /// Runs the command with these arguments, the program's name first.
 ///
 /// The map goes to standard output, one line per problem to standard error. The exit code is 0

@@ -74,7 +74,7 @@ impl Lab {
 }
 
 /// The bytes of the image's data runs, one behind the other.
-fn packed(entry: &Entry) -> Vec<u8> {
+pub(crate) fn packed(entry: &Entry) -> Vec<u8> {
     let path = testdata(&format!("images/{}.gz", entry.id));
     let file = File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut bytes = Vec::new();

@@ -16,6 +16,7 @@ pub(crate) mod qemu;
 pub(crate) mod random;
 pub(crate) mod recipe;
 pub(crate) mod rows;
+pub(crate) mod seeds;
 pub(crate) mod trace;
 pub(crate) mod weave;
 pub(crate) mod workers;

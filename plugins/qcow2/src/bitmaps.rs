@@ -164,7 +164,8 @@ impl Entry {
         let cluster = header.cluster();
         let bytes = self.table_entries.saturating_mul(cluster);
         let too_small = || {
-            let bits = u64::from(self.granularity_bits) + 3;
+            // What is more is a fault of its own; here it must not be too much to shift by.
+            let bits = u64::from(self.granularity_bits.min(*GRANULARITY.end())) + 3;
             // A bitmap that covers the disk may be shorter only while it is in use.
             self.flags & IN_USE == 0 && u128::from(bytes) << bits < u128::from(header.virtual_size)
         };

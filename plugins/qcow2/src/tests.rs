@@ -317,3 +317,27 @@ fn tables_in_holes_are_empty() {
         assert_eq!(check_holes(&Qcow2, sample.image()), sample.extents(), "{}", sample.name());
     }
 }
+
+/// A panic once: what the granularity says was shifted by before it was checked.
+#[test]
+fn a_granularity_of_128_bits_is_refused() {
+    let be64 = u64::to_be_bytes;
+    let directory = 60 * K64;
+    let extension = [be64(1 << 32), be64(32), be64(directory)].concat();
+    let builder = Builder::new(16, 4 * K64)
+        .table(&[])
+        .with(88, &be64(1))
+        .with(104, &0x2385_2875_u32.to_be_bytes())
+        .with(108, &24_u32.to_be_bytes())
+        .with(112, &extension);
+    for (granularity, text) in
+        [(125, "granularity_bits is 125, allowed are 9 to 31"), (31, "type is 0, known is 1")]
+    {
+        let entry = [&be64(K64), &be64(1 << 32), &be64(granularity << 48 | 1 << 32)].map(|e| *e);
+        let mut bytes = builder.bytes();
+        let at = usize::try_from(directory).unwrap();
+        bytes[at..at + 24].copy_from_slice(&entry.concat());
+        let error = open(&Qcow2, MemoryStorage::from_bytes(bytes)).err().unwrap().to_string();
+        assert!(error.contains(text), "{error}");
+    }
+}

@@ -80,7 +80,7 @@ pub(crate) struct Footer {
 
 impl Footer {
     const COOKIE: &[u8; 8] = b"conectix";
-    const CHECKSUM: Range<usize> = 64..68;
+    pub(crate) const CHECKSUM: Range<usize> = 64..68;
 
     /// Whether a sector starts as a footer does.
     pub(crate) fn is_at(sector: &[u8; FOOTER_BYTES]) -> bool {
@@ -182,8 +182,8 @@ pub(crate) struct DynamicHeader {
 impl DynamicHeader {
     pub(crate) const LENGTH: usize = 1024;
 
-    const COOKIE: &[u8; 8] = b"cxsparse";
-    const CHECKSUM: Range<usize> = 36..40;
+    pub(crate) const COOKIE: &[u8; 8] = b"cxsparse";
+    pub(crate) const CHECKSUM: Range<usize> = 36..40;
     const LOCATORS: usize = 576;
     const LOCATOR_LENGTH: usize = 24;
 
@@ -226,7 +226,7 @@ impl DynamicHeader {
 }
 
 /// The one's complement of the sum of all bytes, those of the checksum itself left out.
-fn checksum(bytes: &[u8], field: Range<usize>) -> u32 {
+pub(crate) fn checksum(bytes: &[u8], field: Range<usize>) -> u32 {
     let counted = bytes.iter().enumerate().filter(|(at, _)| !field.contains(at));
     !counted.fold(0_u32, |sum, (_, byte)| sum.wrapping_add(u32::from(*byte)))
 }

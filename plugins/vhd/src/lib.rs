@@ -18,6 +18,8 @@ mod open;
 mod parent;
 #[cfg(any(test, feature = "testkit"))]
 mod samples;
+#[cfg(any(test, feature = "testkit"))]
+mod seal;
 mod size;
 mod source;
 #[cfg(test)]
@@ -34,6 +36,8 @@ pub struct Vhd;
 instar_core::register!(Vhd);
 #[cfg(any(test, feature = "testkit"))]
 instar_core::register_samples!(Vhd, samples::all);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_seal!(Vhd, seal::seal);
 
 impl ImageFormat for Vhd {
     fn name(&self) -> &'static str {

@@ -20,7 +20,7 @@ pub(crate) const FILE_SIGNATURE: &[u8; 8] = b"vhdxfile";
 pub(crate) const HEADER_OFFSETS: [u64; 2] = [64 * KIB, 128 * KIB];
 /// Bytes of a header, all of them under its checksum.
 pub(crate) const HEADER_SIZE: usize = 4096;
-const HEADER_SIGNATURE: &[u8; 4] = b"head";
+pub(crate) const HEADER_SIGNATURE: &[u8; 4] = b"head";
 /// The only version of the format there is (§1.6).
 pub(crate) const VERSION: u16 = 1;
 /// The only version of the log there is (§2.2.2).
@@ -30,7 +30,7 @@ pub(crate) const LOG_VERSION: u16 = 0;
 pub(crate) const REGION_TABLE_OFFSETS: [u64; 2] = [192 * KIB, 256 * KIB];
 /// Bytes of a region table, all of them under its checksum.
 pub(crate) const REGION_TABLE_SIZE: usize = 64 << 10;
-const REGION_TABLE_SIGNATURE: &[u8; 4] = b"regi";
+pub(crate) const REGION_TABLE_SIGNATURE: &[u8; 4] = b"regi";
 /// Most entries of a region table (§2.2.3.1) and of a metadata table (§2.6.1.1).
 pub(crate) const MAX_ENTRIES: u32 = 2047;
 /// Bytes of an entry of the region table, the metadata table, and of a log descriptor.

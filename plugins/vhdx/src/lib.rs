@@ -25,6 +25,8 @@ mod regions;
 mod replay;
 #[cfg(any(test, feature = "testkit"))]
 mod samples;
+#[cfg(any(test, feature = "testkit"))]
+mod seal;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -52,6 +54,8 @@ pub struct Vhdx;
 instar_core::register!(Vhdx);
 #[cfg(any(test, feature = "testkit"))]
 instar_core::register_samples!(Vhdx, samples::all);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_seal!(Vhdx, seal::seal);
 
 impl ImageFormat for Vhdx {
     fn name(&self) -> &'static str {

@@ -25,7 +25,7 @@ pub(crate) const LOG_SECTOR: u64 = 4096;
 pub(crate) const LOG_SECTOR_SIZE: usize = 4096;
 const SECTORS_PER_MIB: u64 = MIB / LOG_SECTOR;
 
-const ENTRY_SIGNATURE: &[u8; 4] = b"loge";
+pub(crate) const ENTRY_SIGNATURE: &[u8; 4] = b"loge";
 const ZERO_SIGNATURE: &[u8; 4] = b"zero";
 const DATA_SIGNATURE: &[u8; 4] = b"desc";
 const DATA_SECTOR_SIGNATURE: &[u8; 4] = b"data";

@@ -4,7 +4,13 @@
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
 mod format;
+mod hostile;
+mod input;
+mod meter;
+mod mutate;
+mod random;
 mod samples;
+mod seal;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -19,10 +25,13 @@ use crate::{
 };
 
 pub use format::{Checked, check_format, check_registry};
+pub use hostile::{Budget, Outcome, check_chain, check_hostile, check_image, check_rows, metadata};
+pub use input::{decode, encode, join, split};
+pub use meter::Meter;
+pub use mutate::Mutator;
+pub use random::Random;
 pub use samples::{Sample, SampleRegistration, registered_samples};
-
-/// Batches after which a scan of a damaged image is given up as endless.
-const STEP_BUDGET: usize = 2_000;
+pub use seal::{Seal, seal};
 
 /// A context for tests: other files are ignored, warnings dropped.
 pub fn context() -> Arc<Context> {
@@ -51,8 +60,20 @@ pub fn open_with(
     storage: MemoryStorage,
     context: &Arc<Context>,
 ) -> Result<Box<dyn ExtentSource>> {
+    open_storage(format, Arc::new(storage), context)
+}
+
+/// Opens an image in any storage under the name `image`.
+///
+/// # Errors
+/// The format's.
+pub fn open_storage(
+    format: &dyn ImageFormat,
+    storage: Arc<dyn Storage>,
+    context: &Arc<Context>,
+) -> Result<Box<dyn ExtentSource>> {
     let location = Location::new(Path::new("image"));
-    open_layer(format, Image { storage: Arc::new(storage), location: &location, context })
+    open_layer(format, Image { storage, location: &location, context })
 }
 
 /// What the format answers to a probe of an image in memory.
@@ -130,38 +151,6 @@ pub fn check_holes(format: &dyn ImageFormat, storage: &MemoryStorage) -> usize {
     let dense = map(storage.clone());
     assert_eq!(map(sparse), dense, "zeros that are not stored are zeros");
     dense.len()
-}
-
-/// Truncates and mutates an image in memory: every variant opens and maps, or is an error; none
-/// panics or goes on without end. Returns how many variants were tried.
-pub fn check_hostile(format: &dyn ImageFormat, bytes: &[u8], mutations: usize) -> usize {
-    let image: Arc<dyn Storage> = Arc::new(MemoryStorage::from_bytes(bytes));
-    format::damage(format, &image, &[(0, image.len())], mutations)
-}
-
-fn exercise(format: &dyn ImageFormat, storage: Arc<dyn Storage>) {
-    let _ = probe(format, storage.as_ref());
-    let location = Location::new(Path::new("image"));
-    let context = context();
-    let Ok(mut source) =
-        open_layer(format, Image { storage, location: &location, context: &context })
-    else {
-        return;
-    };
-    let size = source.virtual_size();
-    let mut batch = Batch::default();
-    let mut at = 0;
-    for _ in 0..STEP_BUDGET {
-        if at >= size {
-            return;
-        }
-        batch.ask(at, size);
-        if source.extents(&mut batch).is_err() {
-            return;
-        }
-        assert!(batch.cursor() > at, "progress at {at}");
-        at = batch.cursor();
-    }
 }
 
 /// All extents from `start` to `end`, through batches of `capacity`.
@@ -280,31 +269,4 @@ impl ExtentSource for ListSource {
 /// Data at `offset` of the layer's first file, for brevity in expectations.
 pub fn data(offset: u64) -> Status {
     Status::Data(Place::at(offset))
-}
-
-/// A small deterministic generator (splitmix64): the same seed gives the same numbers anywhere.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    /// A generator that starts from `seed`.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next 64 bits.
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound` (0 for a bound of 0).
-    pub fn below(&mut self, bound: usize) -> usize {
-        let wide = u128::from(self.next()) * bound as u128;
-        usize::try_from(wide >> 64).expect("below a usize")
-    }
 }

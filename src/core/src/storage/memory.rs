@@ -35,17 +35,42 @@ impl MemoryStorage {
     pub fn with_data(mut self, at: u64, bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         let end = at.checked_add(bytes.len() as u64).expect("a piece ends below 2^64");
-        let overlaps = self
-            .pieces
-            .range(..end)
-            .next_back()
-            .is_some_and(|(start, piece)| start + piece.len() as u64 > at);
-        assert!(!overlaps, "pieces do not overlap");
+        assert!(!self.has_data(at, end), "pieces do not overlap");
         if !bytes.is_empty() {
             self.pieces.insert(at, bytes);
         }
         self.length = self.length.max(end);
         self
+    }
+
+    /// The pieces of data, as offset and bytes, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.pieces.iter().map(|(start, bytes)| (*start, bytes.as_slice()))
+    }
+
+    /// Overwrites what is data from `at` on; what would fall into a hole is dropped.
+    pub fn patch(&mut self, at: u64, bytes: &[u8]) {
+        let end = at.saturating_add(bytes.len() as u64);
+        let first = self.piece_before(at).map_or(at, |(start, _)| start);
+        for (start, piece) in self.pieces.range_mut(first..end.max(first)) {
+            let from = usize::try_from(start.saturating_sub(at)).unwrap_or(usize::MAX);
+            let to = usize::try_from(at.saturating_sub(*start)).unwrap_or(usize::MAX);
+            if let (Some(source), Some(target)) = (bytes.get(from..), piece.get_mut(to..)) {
+                for (t, s) in target.iter_mut().zip(source) {
+                    *t = *s;
+                }
+            }
+        }
+    }
+
+    /// Sets the length; what lies behind it is dropped.
+    pub fn set_len(&mut self, length: u64) {
+        self.length = length;
+        self.pieces.split_off(&length);
+        if let Some(mut last) = self.pieces.last_entry() {
+            let room = usize::try_from(length - *last.key()).unwrap_or(usize::MAX);
+            last.get_mut().truncate(room);
+        }
     }
 
     /// Sets what [`Storage::allocated`] answers; by default, the sum of the pieces.
@@ -55,10 +80,10 @@ impl MemoryStorage {
         self
     }
 
-    /// Offset and length of every piece, in bytes.
-    #[cfg(any(test, feature = "testkit"))]
-    pub(crate) fn pieces(&self) -> Vec<(u64, u64)> {
-        self.pieces.iter().map(|(start, bytes)| (*start, bytes.len() as u64)).collect()
+    /// Whether there is data from `start` to `end`.
+    pub(crate) fn has_data(&self, start: u64, end: u64) -> bool {
+        let last = self.pieces.range(..end).next_back();
+        last.is_some_and(|(at, piece)| at + piece.len() as u64 > start)
     }
 
     /// The start and bytes of the piece at `at`, or of the last one before it.
@@ -122,6 +147,30 @@ impl Storage for MemoryStorage {
 mod tests {
     use super::*;
     use pretty_assertions::assert_eq;
+
+    #[test]
+    fn only_data_is_patched_and_what_is_cut_off_is_gone() {
+        let mut storage =
+            MemoryStorage::new(100).with_data(10, [1; 10]).with_data(20, [2; 5]).with_data(50, [3]);
+        storage.patch(8, &[9; 4]);
+        storage.patch(19, &[8; 2]);
+        storage.patch(24, &[7; 99]);
+        let mut expected = [0; 100];
+        expected[10..20].fill(1);
+        expected[20..25].fill(2);
+        expected[10..12].fill(9);
+        expected[19..21].fill(8);
+        expected[24] = 7;
+        expected[50] = 7;
+        let mut buffer = [9; 100];
+        assert_eq!(storage.read_at(0, &mut buffer).unwrap(), 100);
+        assert_eq!(buffer, expected);
+        storage.set_len(12);
+        storage.set_len(30);
+        let pieces: Vec<_> = storage.pieces().collect();
+        assert_eq!(pieces, [(10, [9_u8; 2].as_slice())]);
+        assert_eq!(storage.len(), 30);
+    }
 
     #[test]
     fn pieces_and_holes() {

@@ -1,17 +1,15 @@
 //! All laws at once: of one format and its samples, and of all formats of a program.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
+use super::hostile::damage;
 use super::samples::SampleRegistration;
-use super::storage::{Damaged, Failing};
-use super::{
-    Random, Sample, check_source, context, exercise, open, probe, registered_samples, scan,
-};
+use super::storage::Failing;
+use super::{Sample, check_source, context, open, open_storage, probe, registered_samples, scan};
 use crate::{
-    Confidence, Context, ErrorKind, Extent, ExtentSource, Image, ImageFormat, Location,
-    MemoryStorage, Opener, Registry, Result, SECTOR, Storage, detect, open_layer, read_padded,
+    Confidence, Context, ErrorKind, Extent, ImageFormat, MemoryStorage, Opener, Registry, Result,
+    SECTOR, Storage, detect,
 };
 
 /// How often each sample is damaged.
@@ -199,71 +197,6 @@ fn map_all(
     scan(source.as_mut(), 0, size, 4096)
 }
 
-fn open_storage(
-    format: &dyn ImageFormat,
-    storage: Arc<dyn Storage>,
-    context: &Arc<Context>,
-) -> Result<Box<dyn ExtentSource>> {
-    let location = Location::new(Path::new("image"));
-    open_layer(format, Image { storage, location: &location, context })
-}
-
 fn check_damaged(format: &dyn ImageFormat, sample: &Sample) -> usize {
-    let image: Arc<dyn Storage> = Arc::new(sample.image().clone());
-    damage(format, &image, &sample.image().pieces(), DAMAGES)
-}
-
-/// Cuts the image off at many places and changes bytes in `targets` (offset and length): every
-/// variant opens and maps, or is an error. Returns how many there were.
-pub(super) fn damage(
-    format: &dyn ImageFormat,
-    image: &Arc<dyn Storage>,
-    targets: &[(u64, u64)],
-    mutations: usize,
-) -> usize {
-    let length = image.len();
-    let exercise = |length, bytes| {
-        exercise(format, Arc::new(Damaged { image: Arc::clone(image), length, bytes }));
-    };
-    let mut tried = 0;
-    for part in 0..64 {
-        let cut = u128::from(length) * part / 64;
-        exercise(u64::try_from(cut).expect("at most the length"), BTreeMap::new());
-        tried += 1;
-    }
-    for cut in [1, 3, 511, 512, 513, length.saturating_sub(1)] {
-        exercise(length.min(cut), BTreeMap::new());
-        tried += 1;
-    }
-    let mut random = Random::new(length);
-    for _ in 0..mutations {
-        exercise(length, flips(&mut random, image, targets));
-        tried += 1;
-    }
-    tried
-}
-
-/// One to four bytes that change, in these ranges.
-fn flips(
-    random: &mut Random,
-    image: &Arc<dyn Storage>,
-    targets: &[(u64, u64)],
-) -> BTreeMap<u64, u8> {
-    let mut changed = BTreeMap::new();
-    for _ in 0..=random.below(4) {
-        let Some((start, length)) = targets.get(random.below(targets.len())) else { continue };
-        // Metadata is mostly at the start: half of the changes go there.
-        let range = if random.below(2) == 0 { (*length).min(4096) } else { *length };
-        let at = start + random.below(usize::try_from(range).unwrap_or(usize::MAX)) as u64;
-        let mut old = [0];
-        read_padded(image.as_ref(), at, &mut old).expect("memory can be read");
-        let new = match random.below(4) {
-            0 => 0,
-            1 => 0xff,
-            2 => old[0] ^ (1 << random.below(8)),
-            _ => random.next().to_le_bytes()[0],
-        };
-        changed.insert(at, new);
-    }
-    changed
+    damage(format, sample.image(), DAMAGES)
 }

@@ -1,58 +1,12 @@
 //! Storage that is not as it should be.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use positioned_io::ReadAt;
 
-use crate::{Run, RunKind, Storage};
-
-/// An image with other bytes at a few places, and cut off.
-pub(super) struct Damaged {
-    pub(super) image: Arc<dyn Storage>,
-    /// Length in bytes, at most the image's.
-    pub(super) length: u64,
-    /// The other bytes, by offset.
-    pub(super) bytes: BTreeMap<u64, u8>,
-}
-
-impl ReadAt for Damaged {
-    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let room = usize::try_from(self.length.saturating_sub(at)).unwrap_or(usize::MAX);
-        let count = buffer.len().min(room);
-        let count = self.image.read_at(at, buffer.get_mut(..count).unwrap_or_default())?;
-        for (offset, byte) in self.bytes.range(at..at.saturating_add(count as u64)) {
-            let index = usize::try_from(offset - at).unwrap_or(usize::MAX);
-            if let Some(target) = buffer.get_mut(index) {
-                *target = *byte;
-            }
-        }
-        Ok(count)
-    }
-}
-
-impl Storage for Damaged {
-    fn len(&self) -> u64 {
-        self.length
-    }
-
-    fn run_at(&self, at: u64) -> io::Result<Run> {
-        if at >= self.length {
-            return Ok(Run { kind: RunKind::Hole, end: u64::MAX });
-        }
-        let run = self.image.run_at(at)?;
-        match run.kind {
-            RunKind::Data => Ok(Run { end: run.end.min(self.length), ..run }),
-            RunKind::Hole => Ok(run),
-        }
-    }
-
-    fn allocated(&self) -> u64 {
-        self.image.allocated()
-    }
-}
+use crate::{Run, Storage};
 
 /// An image that can no longer be read after a number of calls, with reads of another unit.
 pub(super) struct Failing {

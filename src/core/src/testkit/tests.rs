@@ -190,7 +190,7 @@ fn every_mistake_is_noticed() {
         (Mistake::IgnoresFaults, "call 1 of the storage fails"),
         (Mistake::CountsForItself, "batches of 1 agree"),
         (Mistake::PanicsOnDamage, "an impossible kind"),
-        (Mistake::StandsStill, "progress at"),
+        (Mistake::StandsStill, "made no progress"),
     ] {
         let said = complaint(move || {
             check_format(&Toy(mistake), &samples());

@@ -38,6 +38,8 @@ pub struct Foo;
 instar_core::register!(Foo);
 #[cfg(any(test, feature = "testkit"))]
 instar_core::register_samples!(Foo, samples::all);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_seal!(Foo, samples::reseal);
 
 impl ImageFormat for Foo {
     fn name(&self) -> &'static str {

@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), allow(dead_code))] // some of it is for tests of the plugin's own
 
 use instar_core::testkit::Sample;
+use instar_core::{MemoryStorage, read_padded};
 
 use crate::disk::{HEADER, sum_of_words};
 
@@ -36,6 +37,14 @@ pub(crate) fn seal(bytes: &mut [u8]) {
     header[8..12].fill(0);
     let checksum = sum_of_words(header).wrapping_neg();
     header[8..12].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Makes the checksum of an altered sample right.
+pub(crate) fn reseal(image: &mut MemoryStorage) {
+    let mut header = [0; HEADER];
+    read_padded(image, 0, &mut header).unwrap();
+    seal(&mut header);
+    image.patch(0, &header);
 }
 
 /// One block of each kind: data, zeros, absent twice, compressed, data.
