@@ -120,7 +120,8 @@ impl Campaign {
             .map(|entry| (entry.format.name(), seeds(entry.format)))
             .collect();
         for (format, seeds) in &seeds {
-            assert!(seeds.len() >= 5, "{} images of {format} in testdata", seeds.len());
+            let sound = seeds.iter().filter(|seed| seed.safe).count();
+            assert!(sound >= 3, "{sound} sound images of {format} in testdata");
         }
         let seed = number("INSTAR_HOSTILE_SEED").unwrap_or(1);
         Self { registry, seeds, seed, counts: Mutex::default() }
@@ -174,12 +175,10 @@ impl Campaign {
                 // Raw takes, or refuses to take, whatever there is.
                 _ => &self.seeds[random.below(self.seeds.len())],
             };
-            let mut seed = &seeds[random.below(seeds.len())];
             // The layers of a chain are rather to be sound, so that all of them are reached.
-            while target == Target::Chain && !seed.safe {
-                seed = &seeds[random.below(seeds.len())];
-            }
-            let mut image = seed.image.clone();
+            let fits = |seed: &&Seed| target != Target::Chain || seed.safe;
+            let fitting: Vec<&Seed> = seeds.iter().filter(fits).collect();
+            let mut image = fitting[random.below(fitting.len())].image.clone();
             if index == 0 || random.below(2) == 0 {
                 Mutator::new(random.next()).mutate(&mut image);
                 if random.below(8) != 0 {
@@ -204,17 +203,32 @@ impl Campaign {
         }
     }
 
-    /// Checks an image that was kept.
+    /// Checks an image that was kept, here or by a fuzz target.
     fn look_at(&self, file: &Path) {
         let bytes = fs::read(file).expect("the kept image");
-        let images: Vec<_> =
-            testkit::split(&bytes).into_iter().map(|part| testkit::decode(part).0).collect();
         let name = std::env::var("INSTAR_HOSTILE_TARGET").unwrap_or_else(|_| "any".into());
         let target = match name.as_str() {
             "any" => Target::Any,
             "chain" => Target::Chain,
             name => Target::Format(self.registry.find(name).expect("a format").name()),
         };
+        let parts = match target {
+            Target::Chain => testkit::split(&bytes),
+            Target::Format(_) | Target::Any => vec![bytes.as_slice()],
+        };
+        let image = |part| {
+            let (mut image, is_sealed) = testkit::decode(part);
+            let found = detect(&self.registry, &image).and_then(|found| found.winner());
+            let format = match target {
+                Target::Format(name) => Some(name),
+                Target::Any | Target::Chain => found.ok().map(|format| format.name()),
+            };
+            if let (true, Some(format)) = (is_sealed, format) {
+                testkit::seal(format, &mut image);
+            }
+            image
+        };
+        let images: Vec<_> = parts.into_iter().map(image).collect();
         eprintln!("hostile: {:?}", self.check(target, &images, true));
     }
 
@@ -227,29 +241,42 @@ impl Campaign {
             fs::write(folder.join(id), bytes).expect("room for a seed");
             written += 1;
         };
-        let all: Vec<&Seed> = self.seeds.iter().flat_map(|(_, seeds)| seeds).collect();
+        let mut all: Vec<&Seed> = self.seeds.iter().flat_map(|(_, seeds)| seeds).collect();
         for (format, seeds) in &self.seeds {
             for Seed { id, image, .. } in seeds {
                 write(format, id, &testkit::encode(image, true));
-                write("any", id, &testkit::encode(image, true));
+                write("map_any", id, &testkit::encode(image, true));
+                // A text descriptor, but for its first line.
+                let first = image.pieces().next().map_or(&[][..], |(_, piece)| piece);
+                if let Some(text) = first.strip_prefix(b"# Disk DescriptorFile\n") {
+                    write("descriptor", id, text);
+                }
             }
         }
         let mut random = Random::new(self.seed);
+        all.retain(|seed| seed.safe);
         for number in 0..200 {
             let layers: Vec<_> = (0..2 + random.below(3))
-                .map(|_| testkit::encode(&all[random.below(all.len())].image, false))
+                .map(|_| testkit::encode(&all[random.below(all.len())].image, true))
                 .collect();
             write("chain", &format!("layers-{number}"), &testkit::join(&layers));
+        }
+        for text in ["0", "512", "0x200", "64k", "1.5M", "007.5k", ".5e", "9223372036854775807"] {
+            write("cli_sizes", text, text.as_bytes());
         }
         eprintln!("hostile: {written} seeds in {}", folder.display());
     }
 }
 
-/// Keeps images that broke a law.
+/// Keeps images that broke a law, in the form that the fuzz targets read.
 fn keep(images: &[MemoryStorage]) -> PathBuf {
     let parts: Vec<_> = images.iter().map(|image| testkit::encode(image, false)).collect();
     let file = tempfile::Builder::new().prefix("instar-hostile-").tempfile().expect("a file");
     let (_, path) = file.keep().expect("a file that stays");
-    fs::write(&path, testkit::join(&parts)).expect("room for the image");
+    let bytes = match parts.as_slice() {
+        [only] => only.clone(),
+        parts => testkit::join(parts),
+    };
+    fs::write(&path, bytes).expect("room for the image");
     path
 }
