@@ -17,6 +17,7 @@ use common::compare::{Question, Verdict};
 use common::divergences::{DIVERGENCES, Divergence, Kind, matches};
 use common::lab::Lab;
 use common::manifest::{Entry, find, manifest, runnable};
+use common::reasons::REASONS;
 use common::{all_enabled, qemu};
 
 #[test]
@@ -146,9 +147,38 @@ fn those_not_in_baselines_have_a_test_here() {
         .filter(|divergence| divergence.images.is_empty())
         .map(|divergence| divergence.id)
         .collect();
-    assert_eq!(elsewhere, ["data-file-folder", "write-errors"]);
+    assert_eq!(elsewhere, ["broken-parts-skipped", "data-file-folder", "write-errors"]);
     let pinned = DIVERGENCES.iter().filter(|d| d.kind == Kind::NotInBaselines);
     assert_eq!(pinned.count(), elsewhere.len());
+}
+
+/// Every reason for which an altered image may be refused (`differential.rs`) is documented.
+#[test]
+fn reasons_are_in_the_table() {
+    for reason in REASONS {
+        let known = DIVERGENCES.iter().any(|divergence| {
+            divergence.id == reason.id
+                && reason.formats.iter().all(|format| divergence.formats.contains(format))
+        });
+        assert!(known, "{}: {}", reason.id, reason.says);
+    }
+}
+
+/// `broken-parts-skipped`: a line of a descriptor that means nothing is an error.
+#[test]
+fn broken_parts_skipped() {
+    let text = "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\
+                createType=\"twoGbMaxExtentSparse\"\nRW 2048 SPARSEX \"a-s001.vmdk\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.vmdk"), text).unwrap();
+    if cfg!(feature = "vmdk") {
+        let ours = common::binary::instar(folder.path(), &["map", "a.vmdk"]);
+        ours.assert_fails("a.vmdk: vmdk: extent type \"SPARSEX\" is not known");
+    }
+    if qemu::installed("broken-parts-skipped").is_some() {
+        let theirs = qemu::map(folder.path(), &[&["a.vmdk".to_owned()]]);
+        assert_eq!(theirs.status, Some(0), "{}", theirs.stderr);
+    }
 }
 
 /// `data-file-folder`: the data file lies beside the image, wherever the program is started.

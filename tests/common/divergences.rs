@@ -66,7 +66,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "metadata-outside-file",
-        formats: &["parallels", "qcow", "qcow2", "vdi", "vmdk", "bochs", "cloop"],
+        formats: &["parallels", "qcow", "qcow2", "vdi", "vhdx", "vmdk", "bochs", "cloop"],
         images: &[
             "bochs-bad-catalog-cut",
             "bochs-bad-catalog-far",
@@ -267,6 +267,15 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         versions: ALL,
         kind: Kind::MapsOtherwise,
         reason: "the offsets that qemu-img prints are of other bytes",
+    },
+    Divergence {
+        id: "broken-parts-skipped",
+        formats: &["vmdk", "vhdx"],
+        images: &[],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::NotInBaselines,
+        reason: "a disk without one of its pieces is not the disk",
     },
     Divergence {
         id: "data-file-folder",

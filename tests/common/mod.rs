@@ -3,17 +3,20 @@
 
 pub(crate) mod baseline;
 pub(crate) mod binary;
+pub(crate) mod bounded;
 pub(crate) mod compare;
 pub(crate) mod differencing;
 pub(crate) mod divergences;
 pub(crate) mod handmade;
 pub(crate) mod lab;
 pub(crate) mod manifest;
+pub(crate) mod mutants;
 pub(crate) mod naming;
 pub(crate) mod oracle;
 pub(crate) mod polyglot;
 pub(crate) mod qemu;
 pub(crate) mod random;
+pub(crate) mod reasons;
 pub(crate) mod recipe;
 pub(crate) mod rows;
 pub(crate) mod seeds;

@@ -11,17 +11,24 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What `INSTAR_RANDOM_SEED`, `_CASES` and `_CASE` say.
     pub(crate) fn from_environment() -> Self {
+        Self::named("RANDOM", "CASE", 40)
+    }
+
+    /// What `INSTAR_{campaign}_SEED`, `_CASES` and `_{one}` say.
+    pub(crate) fn named(campaign: &str, one: &str, cases: usize) -> Self {
         let number = |name: &str| {
-            let text = std::env::var(name).ok()?;
+            let name = format!("INSTAR_{campaign}_{name}");
+            let text = std::env::var(&name).ok()?;
             let value = text.parse::<u64>();
             Some(value.unwrap_or_else(|_| panic!("{name}={text} is no number")))
         };
         let small = |n: u64| usize::try_from(n).expect("a small number");
         Self {
-            seed: number("INSTAR_RANDOM_SEED").unwrap_or(20_240_917),
-            cases: number("INSTAR_RANDOM_CASES").map_or(40, small),
-            only: number("INSTAR_RANDOM_CASE").map(small),
+            seed: number("SEED").unwrap_or(20_240_917),
+            cases: number("CASES").map_or(cases, small),
+            only: number(one).map(small),
         }
     }
 
@@ -38,6 +45,11 @@ impl Choices {
     pub(crate) fn of<T: Copy>(&mut self, list: &[T]) -> T {
         let at = self.0.below(list.len());
         *list.get(at).expect("a list with something in it")
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn index(&mut self, bound: usize) -> usize {
+        self.0.below(bound)
     }
 
     /// True in one of `n` cases.

@@ -412,7 +412,8 @@ fn be64(bytes: &[u8]) -> u64 {
     bytes.first_chunk().map_or(0, |chunk| u64::from_be_bytes(*chunk))
 }
 
-/// The first cluster, or what there is of it; header and extensions lie within.
+/// The first cluster, or what there is of it, its last sector filled up; header and extensions
+/// lie within.
 fn read_first_cluster(storage: &dyn Storage) -> Result<Vec<u8>> {
     let failed = |error| instar_core::Error::io("cannot read the header", error).at(0);
     let mut start = vec![0; 512];
@@ -420,7 +421,8 @@ fn read_first_cluster(storage: &dyn Storage) -> Result<Vec<u8>> {
     let bits = Fields::new("header", 0, &start).be32(disk::CLUSTER_BITS_AT)?;
     let cluster = if disk::CLUSTER_BITS.contains(&bits) { 1 << bits } else { 512 };
     // At most 2 MiB.
-    let length = usize::try_from(storage.len().min(cluster)).unwrap_or(0);
+    let there = storage.len().next_multiple_of(SECTOR).min(cluster);
+    let length = usize::try_from(there).unwrap_or(0);
     start.resize(length, 0);
     read_padded(storage, 0, &mut start).map_err(failed)?;
     Ok(start)

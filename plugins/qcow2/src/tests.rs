@@ -341,3 +341,21 @@ fn a_granularity_of_128_bits_is_refused() {
         assert!(error.contains(text), "{error}");
     }
 }
+
+/// The header's last sector is filled up with zeros, as qemu does.
+#[test]
+fn extensions_of_a_file_that_ends_in_the_middle_of_a_sector() {
+    let builder = Builder::new(16, 0)
+        .with(104, &0x6803_f857_u32.to_be_bytes())
+        .with(108, &384_u32.to_be_bytes());
+    let mut bytes = builder.bytes();
+    bytes.truncate(473);
+    let map = |bytes| extents(open(&Qcow2, MemoryStorage::from_bytes(bytes))?.as_mut());
+    assert_eq!(map(bytes.clone()).unwrap(), []);
+    bytes[110] = 2;
+    let message = map(bytes).unwrap_err().to_string();
+    assert!(
+        message.contains("header is too short: 640 bytes at 112 do not fit in 512"),
+        "{message}"
+    );
+}

@@ -71,7 +71,7 @@ impl ImageFormat for Vhdx {
     }
 
     fn divergences(&self) -> &'static [&'static str] {
-        &["vhdx-allocation"]
+        &["broken-parts-skipped", "metadata-outside-file", "vhdx-allocation"]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {

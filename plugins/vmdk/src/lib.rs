@@ -45,7 +45,13 @@ impl ImageFormat for Vmdk {
     }
 
     fn divergences(&self) -> &'static [&'static str] {
-        &["external-refused", "metadata-outside-file", "qemu-crash", "vmdk-split"]
+        &[
+            "broken-parts-skipped",
+            "external-refused",
+            "metadata-outside-file",
+            "qemu-crash",
+            "vmdk-split",
+        ]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {

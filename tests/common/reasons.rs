@@ -1,0 +1,41 @@
+//! Why instar may refuse an altered image that qemu-img maps.
+
+/// One reason.
+pub(crate) struct Reason {
+    /// The heading in `docs/quirks.md` that explains it.
+    pub(crate) id: &'static str,
+    /// Formats concerned; all of them if empty.
+    pub(crate) formats: &'static [&'static str],
+    /// A part of the message.
+    pub(crate) says: &'static str,
+}
+
+const QCOW2: &[&str] = &["qcow2"];
+const VMDK: &[&str] = &["vmdk"];
+const VHDX: &[&str] = &["vhdx"];
+
+pub(crate) const REASONS: &[Reason] = &[
+    Reason { id: "external-refused", formats: &[], says: "--external=" },
+    Reason { id: "metadata-outside-file", formats: &[], says: " is outside the file" },
+    Reason { id: "metadata-outside-file", formats: VHDX, says: " runs past the end of the file" },
+    Reason { id: "metadata-outside-file", formats: QCOW2, says: "header is too short: " },
+    // What qemu-img skips, and what `map` there never looks at.
+    Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: createType " },
+    Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: grain size is 0 sectors" },
+    Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: extent line " },
+    Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: extent type " },
+    Reason { id: "broken-parts-skipped", formats: VHDX, says: " is marked as required, but " },
+    Reason { id: "broken-parts-skipped", formats: VHDX, says: " is misplaced: " },
+    Reason { id: "broken-parts-skipped", formats: VHDX, says: " is not in the metadata table" },
+    Reason { id: "broken-parts-skipped", formats: VHDX, says: "the header's version is " },
+    Reason { id: "broken-parts-skipped", formats: VHDX, says: "no valid sequence of such entries" },
+    Reason { id: "vhdx-allocation", formats: VHDX, says: "vhdx: BAT entry " },
+];
+
+/// The reason that an error message gives.
+pub(crate) fn reason(format: &str, message: &str) -> Option<&'static Reason> {
+    REASONS.iter().find(|reason| {
+        (reason.formats.is_empty() || reason.formats.contains(&format))
+            && message.contains(reason.says)
+    })
+}
