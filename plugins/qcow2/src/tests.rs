@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use instar_core::testkit::{
-    check_format, check_holes, check_hostile, check_source, data, extents, open, open_with,
+    Meter, check_format, check_holes, check_hostile, check_source, context, data, extents, open,
+    open_storage, open_with,
 };
 use instar_core::{Context, Error, ErrorKind, MemoryStorage, Notices, Place, Result, Status};
 use pretty_assertions::assert_eq;
@@ -358,4 +359,19 @@ fn extensions_of_a_file_that_ends_in_the_middle_of_a_sector() {
         message.contains("header is too short: 640 bytes at 112 do not fit in 512"),
         "{message}"
     );
+}
+
+/// It was read a sector at a time.
+#[test]
+fn the_refcount_table_is_read_in_windows() {
+    let builder = Builder::new(9, 512)
+        .with(48, &(1_u64 << 20).to_be_bytes())
+        .with(56, &8192_u32.to_be_bytes())
+        .table(&[4096]);
+    let image = MemoryStorage::new(1 << 36).with_data(0, builder.bytes());
+    let meter = Arc::new(Meter::new(Arc::new(image), u64::MAX));
+    let mut source = open_storage(&Qcow2, meter.clone(), &context()).unwrap();
+    assert_eq!(extents(source.as_mut()).unwrap(), [(512, data(4096))]);
+    assert!(meter.bytes() > 4 << 20, "{} bytes", meter.bytes());
+    assert!(meter.calls() < 100, "{} reads", meter.calls());
 }
