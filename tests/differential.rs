@@ -325,15 +325,11 @@ impl Base {
         run_bounded(theirs.arg(&self.name))
     }
 
-    fn bytes(&self) -> Vec<u8> {
-        std::fs::read(self.folder.path().join(&self.name)).expect("the image can be read")
-    }
-
     /// Whether the image is a text descriptor with several extents or one that qemu-img skips, as
     /// it is now.
     fn is_split_vmdk(&self) -> bool {
-        let bytes = self.bytes();
-        let text = String::from_utf8_lossy(&bytes);
+        let start = self.original.read(0, 64 << 10);
+        let text = String::from_utf8_lossy(&start);
         let accesses = ["RW ", "RDONLY ", "NOACCESS "];
         let is_extent = |line: &&str| accesses.iter().any(|access| line.starts_with(access));
         let extents: Vec<&str> = text.lines().filter(is_extent).collect();
@@ -344,11 +340,10 @@ impl Base {
 
     /// Whether the image is a differencing disk, as it is now.
     fn is_differencing_vhd(&self) -> bool {
-        let bytes = self.bytes();
-        let last = bytes.len().next_multiple_of(512).saturating_sub(512);
-        let footers = [0, last].into_iter().filter_map(|at| bytes.get(at..));
-        let mut found = footers.filter(|footer| footer.starts_with(b"conectix"));
-        found.next().is_some_and(|footer| footer.get(60..64) == Some(&[0, 0, 0, 4]))
+        let last = self.original.len().next_multiple_of(512).saturating_sub(512);
+        let footers = [0, last].map(|at| self.original.read(at, 512));
+        let found = footers.iter().find(|footer| footer.starts_with(b"conectix"));
+        found.is_some_and(|footer| footer.get(60..64) == Some(&[0, 0, 0, 4]))
     }
 
     /// Both answers, for a person.

@@ -75,7 +75,7 @@ impl Original {
 
     /// Puts everything back.
     pub(crate) fn restore(&self) {
-        if self.file.metadata().expect("the image's length").len() == self.length {
+        if self.len() == self.length {
             for (at, piece) in self.metadata.pieces() {
                 let mut now = vec![0; piece.len()];
                 self.file.read_exact_at(&mut now, at).expect("the image can be read");
@@ -92,6 +92,19 @@ impl Original {
         self.file.set_len(self.length).expect("room for the image");
     }
 
+    /// The image's length as it is now, in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.file.metadata().expect("the image's length").len()
+    }
+
+    /// The bytes at `at` as they are now, zeros behind the end.
+    pub(crate) fn read(&self, at: u64, count: usize) -> Vec<u8> {
+        let storage = FileStorage::open(&self.path).expect("the image opens");
+        let mut bytes = vec![0; count];
+        instar::core::read_padded(&storage, at, &mut bytes).expect("the image can be read");
+        bytes
+    }
+
     /// Waits until the host knows what is allocated.
     pub(crate) fn flush(&self) {
         self.file.sync_all().expect("a flush");
@@ -103,7 +116,7 @@ impl Original {
         let folder = kept.expect("a folder for the image").keep();
         let copy = folder.join(self.path.file_name().expect("a file's name"));
         let target = File::create(&copy).expect("room for the image");
-        let length = self.file.metadata().expect("the image's length").len();
+        let length = self.len();
         for (at, length) in data_runs(&self.file, length) {
             let mut bytes = vec![0; usize::try_from(length).expect("a small run")];
             self.file.read_exact_at(&mut bytes, at).expect("the image can be read");
