@@ -37,7 +37,7 @@ use common::workers::in_parallel;
 /// Times that one image is altered.
 const MUTANTS: usize = 50;
 
-/// Disagreements that are shown.
+/// Images about which the programs disagree that are shown.
 const SHOWN: usize = 10;
 
 /// Images of the manifest that are longer are left out.
@@ -80,7 +80,8 @@ struct Campaign {
     lab: Lab,
     entries: Vec<&'static Entry>,
     counts: Mutex<BTreeMap<(&'static str, Class), usize>>,
-    failures: Mutex<Vec<String>>,
+    /// Of each image that is altered, about which mutants the programs disagree.
+    failures: Mutex<BTreeMap<usize, Vec<String>>>,
 }
 
 fn main() -> ExitCode {
@@ -139,13 +140,14 @@ impl Campaign {
             eprintln!("differential: {format:9} {count:6} {class:?}");
         }
         let failures = self.failures.lock().expect("no worker panics with it");
-        for failure in failures.iter().take(SHOWN) {
-            eprintln!("\n{failure}");
+        for of_one in failures.values().take(SHOWN) {
+            eprintln!("\n{}and {} more of this image", of_one[0], of_one.len() - 1);
         }
-        let compared = counts.values().sum::<usize>() + failures.len();
-        eprintln!("differential: {compared} compared, {} unexplained", failures.len());
+        let unexplained = failures.values().map(Vec::len).sum::<usize>();
+        let compared = counts.values().sum::<usize>() + unexplained;
+        eprintln!("differential: {compared} compared, {unexplained} unexplained");
         assert_eq!(compared, bases.len() * MUTANTS);
-        match failures.len() {
+        match unexplained {
             0 => Ok(()),
             count => Err(format!("{count} disagreements, see above").into()),
         }
@@ -177,7 +179,8 @@ impl Campaign {
                         kept.display(),
                         base.made
                     );
-                    self.failures.lock().expect("no worker panics with it").push(failure);
+                    let mut failures = self.failures.lock().expect("no worker panics with it");
+                    failures.entry(number).or_default().push(failure);
                 }
             }
             base.original.restore();

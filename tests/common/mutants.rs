@@ -110,10 +110,18 @@ impl Original {
         self.file.sync_all().expect("a flush");
     }
 
-    /// Copies the image as it is now to a place where it stays.
+    /// Copies the image as it is now, and what lies beside it, to a place where it stays.
     pub(crate) fn keep(&self) -> PathBuf {
         let kept = tempfile::Builder::new().prefix("instar-differential-").tempdir();
         let folder = kept.expect("a folder for the image").keep();
+        let here = self.path.parent().expect("a folder");
+        for item in std::fs::read_dir(here).expect("the folder can be read") {
+            let other = item.expect("the folder can be read").path();
+            if other != self.path && other.is_file() {
+                let copy = folder.join(other.file_name().expect("a file's name"));
+                std::fs::copy(&other, copy).expect("room for a copy");
+            }
+        }
         let copy = folder.join(self.path.file_name().expect("a file's name"));
         let target = File::create(&copy).expect("room for the image");
         let length = self.len();

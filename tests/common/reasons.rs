@@ -11,6 +11,7 @@ pub(crate) struct Reason {
 }
 
 const QCOW2: &[&str] = &["qcow2"];
+const VHD: &[&str] = &["vhd"];
 const VMDK: &[&str] = &["vmdk"];
 const VHDX: &[&str] = &["vhdx"];
 
@@ -29,7 +30,9 @@ pub(crate) const REASONS: &[Reason] = &[
     Reason { id: "broken-parts-skipped", formats: VHDX, says: " is not in the metadata table" },
     Reason { id: "broken-parts-skipped", formats: VHDX, says: "the header's version is " },
     Reason { id: "broken-parts-skipped", formats: VHDX, says: "no valid sequence of such entries" },
+    Reason { id: "broken-parts-skipped", formats: VHDX, says: " table twice" },
     Reason { id: "vhdx-allocation", formats: VHDX, says: "vhdx: BAT entry " },
+    Reason { id: "vhd-differencing", formats: VHD, says: " parent" },
 ];
 
 /// The reason that an error message gives.
