@@ -18,15 +18,22 @@ pub(crate) struct Seed {
     pub(crate) image: MemoryStorage,
 }
 
-/// The seeds of a format.
+/// The seeds of a format: its registered samples, and the manifest's images.
 pub(crate) fn seeds(format: &dyn ImageFormat) -> Vec<Seed> {
-    let images = manifest().iter().filter(|entry| entry.format == format.name());
-    let seeds = images.filter_map(|entry| {
-        let image = testkit::metadata(format, Arc::new(whole(entry))).expect("memory is read");
+    let reduced = |id: String, safe: bool, image: MemoryStorage| {
+        let image = testkit::metadata(format, Arc::new(image)).expect("memory is read");
         let size: usize = image.pieces().map(|(_, piece)| piece.len()).sum();
-        (size <= LARGEST).then(|| Seed { id: entry.id.clone(), safe: entry.safe, image })
+        (size <= LARGEST).then_some(Seed { id, safe, image })
+    };
+    let samples = testkit::registered_samples(format.name()).into_iter().map(|sample| {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let name: String = sample.name().chars().map(plain).collect();
+        let id = format!("{}-{name}", format.name());
+        (id, true, sample.image().clone())
     });
-    seeds.collect()
+    let images = manifest().iter().filter(|entry| entry.format == format.name());
+    let images = images.map(|entry| (entry.id.clone(), entry.safe, whole(entry)));
+    samples.chain(images).filter_map(|(id, safe, image)| reduced(id, safe, image)).collect()
 }
 
 /// An image of the manifest in memory.

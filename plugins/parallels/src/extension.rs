@@ -17,10 +17,10 @@ const MAX_CLUSTER: u64 = 64 << 20;
 /// Bytes of it that are read at a time.
 const WINDOW: u64 = 1 << 20;
 
-const MAGIC: u64 = 0xab23_4cef_23dc_ea87;
+pub(crate) const MAGIC: u64 = 0xab23_4cef_23dc_ea87;
 
 /// Bytes of magic and checksum, which is over the rest of the cluster.
-const HEAD: usize = 24;
+pub(crate) const HEAD: usize = 24;
 
 /// Bytes of a feature's header: magic, flags, size of its data, and four without a meaning.
 const FEATURE: usize = 24;

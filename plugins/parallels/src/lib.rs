@@ -14,6 +14,8 @@ mod error;
 mod extension;
 #[cfg(any(test, feature = "testkit"))]
 mod samples;
+#[cfg(any(test, feature = "testkit"))]
+mod seal;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,8 @@ pub struct Parallels;
 instar_core::register!(Parallels);
 #[cfg(any(test, feature = "testkit"))]
 instar_core::register_samples!(Parallels, samples::all);
+#[cfg(any(test, feature = "testkit"))]
+instar_core::register_seal!(Parallels, seal::seal);
 
 impl ImageFormat for Parallels {
     fn name(&self) -> &'static str {
