@@ -299,6 +299,8 @@ impl Campaign {
         match base.format.name() {
             // The size of the disk is the same at least.
             "vhdx" if is_table || end(ours) == end(theirs) => Some("vhdx-allocation"),
+            // The header's bytes in front of each block.
+            "vdi" if base.original.read(0x17c, 4) != [0; 4] => Some("vdi-blocks"),
             "vhd" if base.is_differencing_vhd() => Some("vhd-differencing"),
             "vmdk" if base.is_split_vmdk() => Some("vmdk-split"),
             _ => None,

@@ -11,6 +11,7 @@ pub(crate) struct Reason {
 }
 
 const QCOW2: &[&str] = &["qcow2"];
+const VDI: &[&str] = &["vdi"];
 const VHD: &[&str] = &["vhd"];
 const VMDK: &[&str] = &["vmdk"];
 const VHDX: &[&str] = &["vhdx"];
@@ -18,12 +19,14 @@ const VHDX: &[&str] = &["vhdx"];
 pub(crate) const REASONS: &[Reason] = &[
     Reason { id: "external-refused", formats: &[], says: "--external=" },
     Reason { id: "metadata-outside-file", formats: &[], says: " is outside the file" },
+    Reason { id: "metadata-outside-file", formats: &[], says: ", outside the file of " },
     Reason { id: "metadata-outside-file", formats: VHDX, says: " runs past the end of the file" },
     Reason { id: "metadata-outside-file", formats: QCOW2, says: "header is too short: " },
     // What qemu-img skips, and what `map` there never looks at.
     Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: createType " },
     Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: grain size is 0 sectors" },
     Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: extent line " },
+    Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: parentFileNameHint " },
     Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: extent type " },
     Reason { id: "broken-parts-skipped", formats: VHDX, says: " is marked as required, but " },
     Reason { id: "broken-parts-skipped", formats: VHDX, says: " is misplaced: " },
@@ -32,6 +35,7 @@ pub(crate) const REASONS: &[Reason] = &[
     Reason { id: "broken-parts-skipped", formats: VHDX, says: "no valid sequence of such entries" },
     Reason { id: "broken-parts-skipped", formats: VHDX, says: " table twice" },
     Reason { id: "vhdx-allocation", formats: VHDX, says: "vhdx: BAT entry " },
+    Reason { id: "vdi-blocks", formats: VDI, says: "vdi: extra data of a block is " },
     Reason { id: "vhd-differencing", formats: VHD, says: " parent" },
 ];
 
