@@ -23,7 +23,7 @@ pub(crate) struct DmgSource {
 /// Where the disk's bytes are.
 enum Content {
     /// In chunks.
-    Chunks(WindowReader),
+    Chunks(Box<WindowReader>),
     /// All of them, from this file offset on: there are no block tables.
     Plain(u64),
 }
@@ -45,7 +45,7 @@ impl DmgSource {
             } else {
                 resources::of_list(property_list, &mut tables)?;
             }
-            Content::Chunks(tables.finish()?)
+            Content::Chunks(Box::new(tables.finish()?))
         };
         let context = Arc::clone(image.context);
         Ok(Self { size, files: [image.file()], content, context })
