@@ -84,6 +84,10 @@ struct Campaign {
     failures: Mutex<BTreeMap<usize, Vec<String>>>,
 }
 
+/// Formats whose reasons for refusing what qemu-img maps are not in `common/reasons.rs` yet: it
+/// prints one range for them whatever their tables say, so nearly every refusal is one.
+const NOT_LISTED: &[&str] = &["bochs", "cloop", "dmg", "luks"];
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trial = Trial::ignorable_test("differential::altered_images", || {
@@ -108,6 +112,9 @@ impl Campaign {
             let format = entry.format;
             let names = [&[format.name()], format.aliases()].concat();
             match names.into_iter().find(|name| known.iter().any(|other| other == name)) {
+                Some(_) if NOT_LISTED.contains(&format.name()) => {
+                    eprintln!("skipped: {}: its reasons are not listed yet", format.name());
+                }
                 Some(driver) => _ = drivers.insert(format.name(), driver.to_owned()),
                 None => eprintln!("skipped: {}: qemu-img does not know it", format.name()),
             }

@@ -10,7 +10,7 @@ pub(crate) struct Reason {
     pub(crate) says: &'static str,
 }
 
-const QCOW2: &[&str] = &["qcow2"];
+const QCOWS: &[&str] = &["qcow", "qcow2", "qed"];
 const VDI: &[&str] = &["vdi"];
 const VHD: &[&str] = &["vhd"];
 const VMDK: &[&str] = &["vmdk"];
@@ -21,7 +21,7 @@ pub(crate) const REASONS: &[Reason] = &[
     Reason { id: "metadata-outside-file", formats: &[], says: " is outside the file" },
     Reason { id: "metadata-outside-file", formats: &[], says: ", outside the file of " },
     Reason { id: "metadata-outside-file", formats: VHDX, says: " runs past the end of the file" },
-    Reason { id: "metadata-outside-file", formats: QCOW2, says: "header is too short: " },
+    Reason { id: "metadata-outside-file", formats: QCOWS, says: "header is too short: " },
     // What qemu-img skips, and what `map` there never looks at.
     Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: createType " },
     Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: grain size is 0 sectors" },
