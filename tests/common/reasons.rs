@@ -10,7 +10,7 @@ pub(crate) struct Reason {
     pub(crate) says: &'static str,
 }
 
-const QCOWS: &[&str] = &["qcow", "qcow2", "qed"];
+const QCOWS: &[&str] = &["qcow", "qcow2"];
 const VDI: &[&str] = &["vdi"];
 const VHD: &[&str] = &["vhd"];
 const VMDK: &[&str] = &["vmdk"];
