@@ -100,6 +100,11 @@ impl Header {
         1 << self.cluster_bits
     }
 
+    /// Bytes in an L2 table.
+    pub(crate) fn table(&self) -> u64 {
+        ENTRY << self.l2_bits
+    }
+
     /// Log2 of the bytes of the disk that one L2 table describes, at most 29.
     pub(crate) fn table_bits(&self) -> u32 {
         self.cluster_bits + self.l2_bits

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, ExtentSource, Fields, Flow, Image, ImageFile, Place, Result, Role, SECTOR,
-    Status, Storage, TableReader, read_padded, zero_entries,
+    Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, References,
+    Result, Role, SECTOR, Status, Storage, TableReader, read_padded, zero_entries,
 };
 
 use crate::disk::{ENTRY, HEADER, Header, L2Entry};
@@ -15,6 +15,10 @@ use crate::error::Error;
 /// Entries of the L1 table that are looked at together: 64 KiB.
 const L1_WINDOW: u64 = 8192;
 
+/// Entries of an L2 table from which on it is asked for whether they lie in a hole of the file:
+/// 16 KiB, which take longer to read than to seek.
+const WORTH_A_SEEK: u64 = 2048;
+
 /// An open qcow image.
 pub(crate) struct QcowSource {
     header: Header,
@@ -22,6 +26,8 @@ pub(crate) struct QcowSource {
     backing: Option<Backing>,
     l1: TableReader,
     l2: TableReader,
+    references: References,
+    context: Arc<Context>,
 }
 
 impl QcowSource {
@@ -35,6 +41,8 @@ impl QcowSource {
             files: [image.file()],
             l1: TableReader::new("L1 table", Arc::clone(storage), limits),
             l2: TableReader::new("L2 table", Arc::clone(storage), limits),
+            references: References::new("L2 tables", storage.len(), header.table()),
+            context: Arc::clone(image.context),
             header,
         })
     }
@@ -50,7 +58,13 @@ impl QcowSource {
         let count = (out.end().div_ceil(cluster) - cluster_index).min(in_table - first);
         let length = usize::try_from(count * ENTRY).unwrap_or(0);
         // What saturates is outside any file.
-        let entries = self.l2.bytes(table.saturating_add(first * ENTRY), length)?;
+        let at = table.saturating_add(first * ENTRY);
+        if count >= WORTH_A_SEEK && self.l2.unstored(at, count * ENTRY)? == count * ENTRY {
+            // At most 8192 clusters of 64 KiB, behind a place on a disk of 2^57 bytes.
+            let end = (cluster_index + count) << cluster_bits;
+            return Ok(out.push(end - out.cursor(), Status::Absent));
+        }
+        let entries = self.l2.bytes(at, length)?;
         Ok(clusters(entries, cluster, is_encrypted, out))
     }
 }
@@ -68,28 +82,39 @@ impl ExtentSource for QcowSource {
         self.backing.as_ref()
     }
 
+    fn buffered(&self) -> u64 {
+        self.l1.buffered() + self.l2.buffered()
+    }
+
+    fn release(&mut self) {
+        self.l1.release();
+        self.l2.release();
+    }
+
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
         let bits = self.header.table_bits();
         while out.cursor() < out.end() {
             let first = out.cursor() >> bits;
             let wanted = out.end().div_ceil(1 << bits) - first;
-            // Windows start at fixed places, so that a walk reads each of them once.
-            let count = wanted.min(L1_WINDOW - first % L1_WINDOW);
             // The question ends with the disk, so these are entries of the table, which has been
             // checked to be in the file.
             let at = self.header.l1_offset + first * ENTRY;
-            let length = usize::try_from(count * ENTRY).unwrap_or(0);
-            let tables = self.l1.bytes(at, length)?;
-            let flow = match zero_entries::<8>(tables) as u64 {
-                0 => {
-                    let table = be64(tables);
-                    self.table(table, out)?
-                }
-                empty => {
-                    // At most 2^28 tables of 2^29 bytes.
-                    let end = (first + empty) << bits;
-                    out.push(end - out.cursor(), Status::Absent)
-                }
+            let mut empty = self.l1.unstored(at, wanted * ENTRY)? / ENTRY;
+            let mut table = 0;
+            if empty == 0 {
+                // Windows start at fixed places, so that a walk reads each of them once.
+                let count = wanted.min(L1_WINDOW - first % L1_WINDOW);
+                let tables = self.l1.bytes(at, usize::try_from(count * ENTRY).unwrap_or(0))?;
+                empty = zero_entries::<8>(tables) as u64;
+                table = be64(tables);
+            }
+            let flow = if empty == 0 {
+                self.references.count(first, &self.context.notices)?;
+                self.table(table, out)?
+            } else {
+                // At most 2^28 tables of 2^29 bytes.
+                let end = (first + empty) << bits;
+                out.push(end - out.cursor(), Status::Absent)
             };
             if flow == Flow::Stop {
                 break;

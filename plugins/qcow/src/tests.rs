@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use instar_core::testkit::{
-    check_format, check_hostile, check_source, context, data, extents, open, probe,
+    check_format, check_hostile, check_source, context, data, extents, open, open_with, probe,
 };
 use instar_core::{
-    Batch, Confidence, ErrorKind, Image, Location, MemoryStorage, Result, Role, Run, Status,
-    Storage, open_layer,
+    Batch, Confidence, Context, ErrorKind, ExtentSource, Image, Location, MemoryStorage, Notices,
+    Result, Role, Run, Status, Storage, open_layer,
 };
 use positioned_io::ReadAt;
 use pretty_assertions::assert_eq;
@@ -126,15 +126,39 @@ fn the_largest_disk_opens_and_what_has_no_tables_is_one_extent() {
     let l1 = 0x0fff_ffff * 8 + L1_AT as u64;
     let header = Builder::new(16, 13, size).bytes();
     let sparse = MemoryStorage::new(l1).with_data(0, &header[..48]);
-    let mut source = open(&Qcow, sparse).unwrap();
-    assert_eq!(source.virtual_size(), size);
-    // Not all of it: the table has 2 GiB.
-    let end = 1 << 54;
-    let mut batch = Batch::default();
-    batch.ask(0, end);
-    source.extents(&mut batch).unwrap();
-    let found: Vec<_> = batch.extents().iter().map(|e| (e.length, e.status())).collect();
-    assert_eq!(found, [(end, Status::Absent)]);
+    // Nothing of its table of 2 GiB is read.
+    assert_eq!(extents(open(&Qcow, sparse).unwrap().as_mut()).unwrap(), [(size, Status::Absent)]);
+}
+
+/// As many large L2 tables as the L1 table can name, all in a hole of the file.
+#[test]
+fn tables_in_holes_are_not_read() {
+    const TABLES: u64 = 1 << 16;
+    let header = Builder::new(16, 13, TABLES << 29).bytes();
+    let l1: Vec<u8> = (0..TABLES).flat_map(|i| ((1 << 20) + (i << 16)).to_be_bytes()).collect();
+    let storage = MemoryStorage::new((1 << 20) + (TABLES << 16))
+        .with_data(0, &header[..48])
+        .with_data(L1_AT as u64, l1);
+    let (mut source, reads) = counted(storage);
+    assert_eq!(extents(source.as_mut()).unwrap(), [(TABLES << 29, Status::Absent)]);
+    assert!(reads.load(Ordering::Relaxed) < 50);
+}
+
+/// No writer makes such an image, whose map may be much larger than its file.
+#[test]
+fn tables_that_are_named_many_times_are_noticed() {
+    let many = |tables: u64| {
+        let mut builder = Builder::new(12, 9, tables << 21).cut(64 << 10);
+        for _ in 0..tables {
+            builder = builder.l1_entry(L2_AT);
+        }
+        let strict = Context { notices: Notices::new(true, |_| {}), ..Context::default() };
+        let mut source = open_with(&Qcow, builder.storage(), &Arc::new(strict)).unwrap();
+        extents(source.as_mut())
+    };
+    assert_eq!(many(16).unwrap(), [(16 << 21, Status::Absent)]);
+    let text = "more L2 tables are named than the file has room for, 16: some of them many times";
+    assert_eq!(many(17).unwrap_err().to_string(), text);
 }
 
 #[test]
@@ -364,7 +388,7 @@ fn damaged_images_are_mapped_or_refused() {
 /// Bytes in memory that count how often they are read, in units as files are by default.
 struct Counted {
     inner: MemoryStorage,
-    reads: AtomicUsize,
+    reads: Arc<AtomicUsize>,
 }
 
 impl ReadAt for Counted {
@@ -392,6 +416,15 @@ impl Storage for Counted {
     }
 }
 
+/// An image, and how often its bytes were read.
+fn counted(inner: MemoryStorage) -> (Box<dyn ExtentSource>, Arc<AtomicUsize>) {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let storage: Arc<dyn Storage> = Arc::new(Counted { inner, reads: Arc::clone(&reads) });
+    let (location, context) = (Location::new(Path::new("image")), context());
+    let image = Image { storage, location: &location, context: &context };
+    (open_layer(&Qcow, image).unwrap(), reads)
+}
+
 #[test]
 fn tables_are_read_in_long_stretches() {
     const TABLES: u64 = 20_000;
@@ -410,13 +443,9 @@ fn tables_are_read_in_long_stretches() {
         .with_data(0, header)
         .with_data(L1_AT as u64, l1)
         .with_data(L2_AT, l2);
-    let counted = Arc::new(Counted { inner, reads: AtomicUsize::new(0) });
-    let (location, context) = (Location::new(Path::new("image")), context());
-    let storage: Arc<dyn Storage> = Arc::clone(&counted) as _;
-    let image = Image { storage, location: &location, context: &context };
-    let mut source = open_layer(&Qcow, image).unwrap();
+    let (mut source, reads) = counted(inner);
     let found = extents(source.as_mut()).unwrap();
     assert_eq!(found.len(), usize::try_from(TABLES).unwrap());
-    let reads = counted.reads.load(Ordering::Relaxed);
+    let reads = reads.load(Ordering::Relaxed);
     assert!(reads <= 2 * windows, "{reads} reads of {windows} windows");
 }
