@@ -50,6 +50,11 @@ impl Builder {
         self
     }
 
+    /// The header alone.
+    pub(crate) fn head(&self) -> [u8; disk::HEADER] {
+        self.header
+    }
+
     pub(crate) fn features(self, bits: u64) -> Self {
         self.with(16, &bits.to_le_bytes())
     }

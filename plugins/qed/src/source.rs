@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, ExtentSource, Fields, Flow, Image, ImageFile, Place, Result, Role, Status,
-    Storage, TableReader, Tail, read_padded, zero_entries,
+    Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, References,
+    Result, Role, Status, Storage, TableReader, Tail, read_padded, zero_entries,
 };
 
 use crate::disk::{self, ENTRY, HEADER, Header, L2Entry, Room};
@@ -24,6 +24,8 @@ pub(crate) struct QedSource {
     backing: Option<Backing>,
     l1: TableReader,
     l2: TableReader,
+    references: References,
+    context: Arc<Context>,
 }
 
 impl QedSource {
@@ -42,6 +44,8 @@ impl QedSource {
             l1: TableReader::new("L1 table", Arc::clone(storage), limits),
             l2: TableReader::new("L2 table", Arc::clone(storage), limits),
             room,
+            references: References::new("L2 tables", storage.len(), header.table()),
+            context: Arc::clone(image.context),
             header,
         })
     }
@@ -54,7 +58,7 @@ impl QedSource {
         let room = self.room;
         let length = self.header.table();
         // Only the first cluster may have to be left out in part.
-        let mut inside = out.cursor() & (room.cluster - 1);
+        let inside = out.cursor() & (room.cluster - 1);
         if !room.has(table, length) {
             let misplaced = Misplaced { offset: table, length, room };
             return Err(Error::L2 { guest: out.cursor() - inside, misplaced }.into());
@@ -65,36 +69,29 @@ impl QedSource {
         // The entries of the question, as far as they are in this table.
         let wanted = out.end().div_ceil(room.cluster) - cluster_index;
         let end = index + wanted.min(in_table - index);
-        let mut guest = out.cursor() - inside;
-        let mut out = out.tail();
-        let mut run: Option<Run> = None;
+        let guest = out.cursor() - inside;
+        let mut runs = Runs { room, inside, guest, run: None, out: out.tail() };
         while index < end {
-            let count = (end - index).min(L2_WINDOW - index % L2_WINDOW);
             // The table is in the file, and a window has half a MiB.
-            let bytes = usize::try_from(count * ENTRY).unwrap_or(0);
-            let raw = self.l2.bytes(table + index * ENTRY, bytes)?;
+            let at = table + index * ENTRY;
+            let unstored = self.l2.unstored(at, (end - index) * ENTRY)? / ENTRY;
+            if unstored > 0 {
+                let Some(run) = runs.taking(L2Entry::Absent)? else { return Ok(Flow::Stop) };
+                run.clusters += unstored;
+                index += unstored;
+                continue;
+            }
+            let count = (end - index).min(L2_WINDOW - index % L2_WINDOW);
+            let raw = self.l2.bytes(at, usize::try_from(count * ENTRY).unwrap_or(0))?;
             let mut entries = raw.chunks_exact(8).map(|raw| L2Entry::decode(le64(raw)));
             let mut next = entries.next();
             while let Some(entry) = next {
-                let mut longer = match run.take() {
-                    Some(run) if run.next == entry => run,
-                    ended => {
-                        if let Some(run) = ended {
-                            if run.append(room.cluster, inside, &mut out) == Flow::Stop {
-                                return Ok(Flow::Stop);
-                            }
-                            guest += run.clusters * room.cluster;
-                            inside = 0;
-                        }
-                        Run::start(entry, room, guest)?
-                    }
-                };
-                next = longer.extend(entry, &mut entries, room.cluster);
-                run = Some(longer);
+                let Some(run) = runs.taking(entry)? else { return Ok(Flow::Stop) };
+                next = run.extend(entry, &mut entries, room.cluster);
             }
             index += count;
         }
-        Ok(run.map_or(Flow::More, |run| run.append(room.cluster, inside, &mut out)))
+        Ok(runs.end())
     }
 }
 
@@ -111,34 +108,94 @@ impl ExtentSource for QedSource {
         self.backing.as_ref()
     }
 
+    fn buffered(&self) -> u64 {
+        self.l1.buffered() + self.l2.buffered()
+    }
+
+    fn release(&mut self) {
+        self.l1.release();
+        self.l2.release();
+    }
+
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
         let bits = self.header.l1_bits();
         while out.cursor() < out.end() {
             let first = out.cursor() >> bits;
             let wanted = out.end().div_ceil(1 << bits) - first;
-            // Windows start at fixed places, so that a walk reads each of them once.
-            let count = wanted.min(L1_WINDOW - first % L1_WINDOW);
             // The question ends with the disk, for which the table has entries enough, and the
             // table is in the file.
             let at = self.header.l1_offset + first * ENTRY;
-            let length = usize::try_from(count * ENTRY).unwrap_or(0);
-            let tables = self.l1.bytes(at, length)?;
-            let flow = match zero_entries::<8>(tables) as u64 {
-                0 => {
-                    let table = le64(tables);
-                    self.table(table, out)?
-                }
-                empty => {
-                    // At most the size of the disk, rounded up to 2^53.
-                    let end = (first + empty) << bits;
-                    out.push(end - out.cursor(), Status::Absent)
-                }
+            let mut empty = self.l1.unstored(at, wanted * ENTRY)? / ENTRY;
+            let mut table = 0;
+            if empty == 0 {
+                // Windows start at fixed places, so that a walk reads each of them once.
+                let count = wanted.min(L1_WINDOW - first % L1_WINDOW);
+                let tables = self.l1.bytes(at, usize::try_from(count * ENTRY).unwrap_or(0))?;
+                empty = zero_entries::<8>(tables) as u64;
+                table = le64(tables);
+            }
+            let flow = if empty == 0 {
+                self.references.count(first, &self.context.notices)?;
+                self.table(table, out)?
+            } else {
+                // At most the size of the disk, rounded up to 2^53.
+                let end = (first + empty) << bits;
+                out.push(end - out.cursor(), Status::Absent)
             };
             if flow == Flow::Stop {
                 break;
             }
         }
         Ok(())
+    }
+}
+
+/// The runs of a table, appended when they are known to be complete.
+struct Runs<'a> {
+    room: Room,
+    /// Bytes of the first cluster of the current run that are not asked for.
+    inside: u64,
+    /// The guest offset of that cluster.
+    guest: u64,
+    run: Option<Run>,
+    out: Tail<'a>,
+}
+
+impl Runs<'_> {
+    /// A run that is to take `entry`: the current one, or another one; none if there is no room
+    /// for it.
+    #[inline(always)]
+    fn taking(&mut self, entry: L2Entry) -> Result<Option<&mut Run>> {
+        if self.run.as_ref().is_none_or(|run| run.next != entry) {
+            if self.end() == Flow::Stop {
+                return Ok(None);
+            }
+            self.check(entry)?;
+        }
+        Ok(Some(self.run.get_or_insert(Run { first: entry, clusters: 0, next: entry })))
+    }
+
+    /// Refuses a run that would begin with this entry.
+    #[inline(always)]
+    fn check(&self, entry: L2Entry) -> Result<()> {
+        let Self { room, guest, .. } = *self;
+        match entry {
+            L2Entry::Stored(offset) if !room.has(offset, room.cluster) => {
+                let misplaced = Misplaced { offset, length: room.cluster, room };
+                Err(Error::Cluster { guest, misplaced }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends the current run.
+    #[inline(always)]
+    fn end(&mut self) -> Flow {
+        let Some(Run { first, clusters, .. }) = self.run.take() else { return Flow::More };
+        let length = clusters * self.room.cluster;
+        let inside = std::mem::take(&mut self.inside);
+        self.guest += length;
+        self.out.push(length - inside, status(first).advanced(inside))
     }
 }
 
@@ -152,17 +209,6 @@ struct Run {
 }
 
 impl Run {
-    /// A run that is to take `entry`, that of the cluster at `guest`, first.
-    fn start(entry: L2Entry, room: Room, guest: u64) -> Result<Self> {
-        match entry {
-            L2Entry::Stored(offset) if !room.has(offset, room.cluster) => {
-                let misplaced = Misplaced { offset, length: room.cluster, room };
-                Err(Error::Cluster { guest, misplaced }.into())
-            }
-            _ => Ok(Self { first: entry, clusters: 0, next: entry }),
-        }
-    }
-
     /// Takes `entry` and those that follow for as long as they continue the run, and returns the
     /// one behind them.
     #[inline(always)]
@@ -182,11 +228,6 @@ impl Run {
             next = entries.next();
         }
         next
-    }
-
-    /// Appends the run but for its first `inside` bytes.
-    fn append(&self, cluster: u64, inside: u64, out: &mut Tail<'_>) -> Flow {
-        out.push(self.clusters * cluster - inside, status(self.first).advanced(inside))
     }
 }
 

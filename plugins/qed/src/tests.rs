@@ -1,9 +1,12 @@
 //! The plugin as a whole: what opens, what does not, and what is mapped.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
-use instar_core::testkit::{check_format, check_hostile, data, extents, open, probe};
-use instar_core::{Batch, Confidence, ErrorKind, MAX_LENGTH, MemoryStorage, Result, Role, Status};
+use instar_core::testkit::{check_format, check_hostile, data, extents, open, open_with, probe};
+use instar_core::{
+    Batch, Confidence, Context, ErrorKind, MAX_LENGTH, MemoryStorage, Notices, Result, Role, Status,
+};
 use pretty_assertions::assert_eq;
 
 use crate::Qed;
@@ -151,18 +154,52 @@ fn the_largest_disks_are_absent_at_once() {
         (1 << 20, 16, 1 << 62),
     ] {
         let builder = Builder::new(cluster, table, size);
-        let header = builder.clone().cut(64).bytes();
         // As long as need be, and sparse.
-        let storage = MemoryStorage::new(builder.table_at(0)).with_data(0, header);
+        let storage = MemoryStorage::new(builder.table_at(0)).with_data(0, builder.head());
         let mut source = open(&Qed, storage).unwrap();
         assert_eq!(source.virtual_size(), size);
-        let mut batch = Batch::default();
-        // A part of it, so that not all of the table is read.
-        batch.ask(0, size / 16);
-        source.extents(&mut batch).unwrap();
-        let found: Vec<_> = batch.extents().iter().map(|e| (e.length, e.status())).collect();
-        assert_eq!(found, [(size / 16, Status::Absent)]);
+        assert_eq!(extents(source.as_mut()).unwrap(), [(size, Status::Absent)]);
     }
+}
+
+/// 128 MiB each, more than can be read in the time of a test.
+#[test]
+fn tables_in_holes_are_not_read() {
+    const TABLES: u64 = 512;
+    const CLUSTER: u64 = 64 << 20;
+    let table = 2 * CLUSTER;
+    let disk = TABLES * (table / 8) * CLUSTER;
+    let builder = Builder::new(1 << 26, 2, disk);
+    // But for the last one, in which one cluster is stored.
+    let at = |number: u64| CLUSTER + table * (1 + number);
+    let l1: Vec<u8> = (0..TABLES).flat_map(|number| at(number).to_le_bytes()).collect();
+    let storage = MemoryStorage::new(at(TABLES) + CLUSTER)
+        .with_data(0, builder.head())
+        .with_data(CLUSTER, l1)
+        .with_data(at(TABLES) - 4096, [[0; 4088].as_slice(), &at(TABLES).to_le_bytes()].concat());
+    let mut source = open(&Qed, storage).unwrap();
+    assert_eq!(
+        extents(source.as_mut()).unwrap(),
+        [(disk - CLUSTER, Status::Absent), (CLUSTER, data(at(TABLES)))]
+    );
+}
+
+/// No writer makes such an image, whose map may be much larger than its file.
+#[test]
+fn tables_that_are_named_many_times_are_noticed() {
+    let many = |tables: u64| {
+        let mut builder = Builder::new(4096, 2, tables << 22);
+        let at = builder.table_at(0);
+        for _ in 0..tables {
+            builder = builder.l1_entry(at);
+        }
+        let strict = Context { notices: Notices::new(true, |_| {}), ..Context::default() };
+        let mut source = open_with(&Qed, builder.storage(), &Arc::new(strict)).unwrap();
+        extents(source.as_mut())
+    };
+    assert_eq!(many(36).unwrap(), [(36 << 22, Status::Absent)]);
+    let text = "more L2 tables are named than the file has room for, 36: some of them many times";
+    assert_eq!(many(37).unwrap_err().to_string(), text);
 }
 
 #[test]
