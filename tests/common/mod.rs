@@ -3,6 +3,7 @@
 
 pub(crate) mod baseline;
 pub(crate) mod binary;
+pub(crate) mod bombs;
 pub(crate) mod bounded;
 pub(crate) mod compare;
 pub(crate) mod differencing;

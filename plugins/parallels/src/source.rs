@@ -76,6 +76,14 @@ impl ExtentSource for ParallelsSource {
         &self.files
     }
 
+    fn buffered(&self) -> u64 {
+        self.table.buffered()
+    }
+
+    fn release(&mut self) {
+        self.table.release();
+    }
+
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
         let cluster = self.clusters.size;
         while out.cursor() < out.end() {

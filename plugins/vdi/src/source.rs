@@ -67,6 +67,14 @@ impl ExtentSource for VdiSource {
         &self.files
     }
 
+    fn buffered(&self) -> u64 {
+        self.map.buffered()
+    }
+
+    fn release(&mut self) {
+        self.map.release();
+    }
+
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
         let Header { blocks, map_offset, .. } = self.header;
         // Holes of the file are looked for in images whose blocks all have their place from the

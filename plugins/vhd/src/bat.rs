@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use instar_core::{Limits, Result, SECTOR, Storage, TableReader};
+use instar_core::{Limits, Notices, Result, SECTOR, Storage, TableReader};
 
 use crate::disk::{Blocks, DynamicHeader, UNUSED};
 use crate::error::Error;
@@ -72,6 +72,16 @@ impl Bat {
         self.reader.release();
     }
 
+    /// Where the table ends in the file, in bytes.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset_of(self.entries)
+    }
+
+    /// File offset of the table, in bytes.
+    pub(crate) fn start(&self) -> u64 {
+        self.offset
+    }
+
     /// File offset of the entry of block `block`.
     fn offset_of(&self, block: u64) -> u64 {
         self.offset.saturating_add(block.saturating_mul(ENTRY as u64))
@@ -89,17 +99,33 @@ impl Bat {
     }
 
     /// Checks that every stored block, also one behind the end of the disk, is inside the file:
-    /// else the image has been truncated, which must show before a map is begun.
-    pub(crate) fn check(&mut self, blocks: Blocks) -> Result<()> {
+    /// else the image has been truncated, which must show before a map is begun. Warns if one lies
+    /// over what is at the start of the file: the bytes up to `metadata_end`.
+    pub(crate) fn check(
+        &mut self,
+        blocks: Blocks,
+        metadata_end: u64,
+        notices: &Notices,
+    ) -> Result<()> {
         let file = self.reader.storage().len();
         // Every entry below this one is fine.
         let bound = file
             .next_multiple_of(SECTOR)
             .checked_sub(blocks.end_of(0))
             .map_or(0, |room| room / SECTOR + 1);
+        // And every entry from this one on.
+        let free = metadata_end.div_ceil(SECTOR);
+        let mut is_warned = false;
         let mut block = 0;
         while block < self.entries {
-            let window = self.entries_from(block)?;
+            let (at, left) = (self.offset_of(block), self.entries - block);
+            // The zeros of a hole all say the same: one of them is looked at.
+            let hole = self.reader.unstored(at, left.saturating_mul(ENTRY as u64))? / ENTRY as u64;
+            let window = match hole {
+                0 => self.entries_from(block)?,
+                _ => &[0; ENTRY],
+            };
+            let count = hole.max((window.len() / ENTRY) as u64).max(1);
             // Without a branch, so that the compiler takes several entries at a time. An unused
             // entry wraps to 0.
             let highest = decode(window).map(|entry| entry.wrapping_add(1)).max().unwrap_or(0);
@@ -111,7 +137,17 @@ impl Bat {
                     return Err(Error::BlockOutside { block: index, entry, end, file, at }.into());
                 }
             }
-            block = block.saturating_add(self.window);
+            let lowest = decode(window).min().unwrap_or(UNUSED);
+            if !is_warned && u64::from(lowest) < free {
+                let found = (block..).zip(decode(window)).find(|(_, entry)| *entry == lowest);
+                let index = found.map_or(block, |(index, _)| index);
+                notices.warn(format!(
+                    "block {index} lies at sector {lowest}, over the headers and tables at the \
+                     start of the file"
+                ))?;
+                is_warned = true;
+            }
+            block = block.saturating_add(count);
         }
         Ok(())
     }

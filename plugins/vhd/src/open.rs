@@ -58,7 +58,7 @@ impl VhdSource {
         }
         let blocks = Blocks::new(header.block_size, footer.disk_type);
         let mut bat = Bat::new(&header, header_at, size, Arc::clone(storage), limits)?;
-        bat.check(blocks)?;
+        bat.check(blocks, metadata_end(header_at, &bat), &image.context.notices)?;
         let (bitmaps, parent) = match footer.disk_type {
             // A fixed disk with a copy of its footer in front, where the disk's first sector
             // should be, is of no known writer. qemu opens it as dynamic and maps it as fixed.
@@ -92,6 +92,17 @@ fn find_footer(storage: &dyn Storage) -> Result<Found> {
         }
     }
     Err(Error::NoFooter.into())
+}
+
+/// Up to where the file starts with metadata, in bytes: the copy of the footer, and what lies
+/// right behind it of the dynamic header at `header_at` and the block allocation table.
+fn metadata_end(header_at: u64, bat: &Bat) -> u64 {
+    let header = (header_at, header_at.saturating_add(DynamicHeader::LENGTH as u64));
+    let mut parts = [header, (bat.start(), bat.end())];
+    parts.sort_unstable();
+    parts.iter().fold(FOOTER_BYTES as u64, |reached, (start, end)| {
+        if *start <= reached { reached.max(*end) } else { reached }
+    })
 }
 
 fn read_header(at: u64, storage: &Arc<dyn Storage>, limits: &Limits) -> Result<DynamicHeader> {

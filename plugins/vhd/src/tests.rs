@@ -282,6 +282,21 @@ fn without_the_copy_in_front_the_footer_at_the_end_is_used() {
 }
 
 #[test]
+fn a_block_over_the_metadata_is_a_warning() {
+    // The first sectors: footer, header, two of them, and the table.
+    for (sector, is_over) in [(0, true), (1, true), (3, true), (4, false)] {
+        let mut bytes = dynamic().bytes();
+        put(&mut bytes, usize::try_from(TABLE).unwrap() + 4, &u32::to_be_bytes(sector));
+        let text = format!(
+            "block 1 lies at sector {sector}, over the headers and tables at the start of the file"
+        );
+        let expected = if is_over { vec![text] } else { vec![] };
+        assert_eq!(warnings(bytes.clone()), expected);
+        assert_eq!(map(MemoryStorage::from_bytes(bytes))[1].1, data(u64::from(sector + 1) * 512));
+    }
+}
+
+#[test]
 fn a_wrong_header_checksum_is_a_warning() {
     let mut bytes = dynamic().bytes();
     put(&mut bytes, 512 + 700, b"?");

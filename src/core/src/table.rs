@@ -76,8 +76,8 @@ impl TableReader {
     }
 
     /// How many of the `length` bytes at file offset `at`, from the first on, are zeros because
-    /// the host stores nothing there: they need not be read. 0 for what is in memory already and
-    /// for what is not inside the file.
+    /// the host stores nothing there: they need not be read. 0 for what is all in memory already and
+    /// for what is not all inside the file.
     ///
     /// A large table with few entries is mostly a hole, if its writer left it to the host. Asking
     /// costs a seek for each border of a hole, so it is for tables of many pages.
@@ -85,9 +85,11 @@ impl TableReader {
     /// # Errors
     /// [`ErrorKind::Io`].
     pub fn unstored(&mut self, at: u64, length: u64) -> Result<u64> {
-        let in_memory = self.start..self.start.saturating_add(self.buffer.len() as u64);
         let end = at.checked_add(length).filter(|end| *end <= self.file_end());
-        let (Some(end), false) = (end, in_memory.contains(&at)) else { return Ok(0) };
+        let Some(end) = end else { return Ok(0) };
+        if at >= self.start && end <= self.start.saturating_add(self.buffer.len() as u64) {
+            return Ok(0);
+        }
         if !self.known.contains(&at) {
             let run = self.storage.run_at(at);
             let run =

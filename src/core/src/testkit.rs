@@ -100,8 +100,8 @@ pub fn extents(source: &mut dyn ExtentSource) -> Result<Vec<(u64, Status)>> {
 }
 
 /// Checks a source opened by `open` against the laws: tiling, the same answer for any batch
-/// size, from any start, for any end, and twice; data inside its file. Returns the number of
-/// extents.
+/// size, from any start, for any end, twice, and without its buffers; data inside its file.
+/// Returns the number of extents.
 pub fn check_source(open: impl Fn() -> Result<Box<dyn ExtentSource>>) -> usize {
     let mut source = open().expect("the sample opens");
     let size = source.virtual_size();
@@ -113,6 +113,8 @@ pub fn check_source(open: impl Fn() -> Result<Box<dyn ExtentSource>>) -> usize {
         let list = scan(source.as_mut(), 0, size, capacity).expect("maps in small batches");
         assert_eq!(list, whole, "batches of {capacity} agree");
     }
+    let list = scan_released(source.as_mut(), size).expect("maps with its buffers taken away");
+    assert_eq!(list, whole, "nothing but time depends on buffers");
     for (start, end) in cuts(&whole, size) {
         let list = scan(source.as_mut(), start, end, 3).expect("maps in part");
         assert_eq!(list, part(&whole, start, end), "from {start} to {end} agrees");
@@ -167,6 +169,23 @@ fn scan(
         batch.ask(merged.cursor(), end);
         source.extents(&mut batch)?;
         assert!(batch.cursor() > merged.cursor(), "progress at {}", merged.cursor());
+        for extent in batch.extents() {
+            let _: Flow = merged.push(extent.length, extent.status());
+        }
+    }
+    Ok(merged.extents().to_vec())
+}
+
+/// The same in batches of two, with all buffers given back before each.
+fn scan_released(source: &mut dyn ExtentSource, size: u64) -> Result<Vec<Extent>> {
+    let mut merged = Batch::with_capacity(usize::MAX);
+    merged.ask(0, size);
+    let mut batch = Batch::with_capacity(2);
+    while merged.cursor() < size {
+        source.release();
+        assert_eq!(source.buffered(), 0, "what is given back is not held");
+        batch.ask(merged.cursor(), size);
+        source.extents(&mut batch)?;
         for extent in batch.extents() {
             let _: Flow = merged.push(extent.length, extent.status());
         }

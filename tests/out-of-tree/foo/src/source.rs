@@ -69,6 +69,14 @@ impl ExtentSource for FooSource {
         self.backing.as_ref()
     }
 
+    fn buffered(&self) -> u64 {
+        self.table.buffered()
+    }
+
+    fn release(&mut self) {
+        self.table.release();
+    }
+
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
         let block = self.header.block();
         while out.cursor() < out.end() {
