@@ -12,27 +12,10 @@ use std::sync::{Arc, Mutex};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use common::binary::can_follow;
-use common::divergences::matches;
 use common::lab::Lab;
 use common::manifest::{Entry, asked_format, runnable};
-use common::oracle::{Compared, Failure, Subject};
+use common::oracle::{Compared, Failure, Subject, is_misread};
 use common::qemu;
-
-/// Images whose content qemu-img reads otherwise: it ignores the parent of a VHD, takes one that
-/// lacks its first footer and LUKS of version 2 for raw, leaves out some kinds of VMDK extents, and takes what a VDI has
-/// in front of a block for a part of it. The plugins' own tests check them.
-const QEMU_READS_OTHERWISE: &[&str] = &[
-    "luks-2-*",
-    "luks-bad-2-*",
-    "luks-bad-version-3-probed",
-    "vdi-blocks-extra",
-    "vhd-differencing",
-    "vhd-differencing-2m-blocks",
-    "vhd-differencing-missing-parent",
-    "vhd-hostile-headless-dynamic",
-    "vmdk-rdonly-extent",
-    "vmdk-zero-*",
-];
 
 #[derive(Default)]
 struct Totals {
@@ -84,7 +67,7 @@ fn check(
     lab: &Lab,
     totals: &Totals,
 ) -> Result<Completion, Failed> {
-    if QEMU_READS_OTHERWISE.iter().any(|pattern| matches(pattern, &entry.id)) {
+    if is_misread(&entry.id) {
         return Ok(Completion::ignored_with("qemu-img does not read all of it"));
     }
     let folder = match lab.unpack(entry) {

@@ -24,6 +24,7 @@ use common::binary::instar;
 use common::lab::Lab;
 use common::manifest::{Entry, runnable};
 use common::naming::overlay;
+use common::oracle::is_misread;
 use common::qemu::{self, qemu_img};
 use common::{all_enabled, enabled};
 
@@ -321,16 +322,8 @@ fn copies_are_what_qemu_img_converts() {
     let mut copied: BTreeMap<&str, usize> = BTreeMap::new();
     let mut refused: BTreeMap<&str, usize> = BTreeMap::new();
     for entry in runnable().filter(|entry| entry.safe && entry.qemu_args.is_none()) {
-        // What qemu-img takes for something else, see docs/quirks.md.
-        let misread = [
-            "vhd-fixed",
-            "vhd-differencing",
-            "vmdk-zero",
-            "vmdk-rdonly",
-            "vdi-blocks-extra",
-            "luks-2",
-        ];
-        if misread.iter().any(|kind| entry.id.starts_with(kind)) {
+        // A fixed VHD is raw to qemu-img if nobody says otherwise.
+        if is_misread(&entry.id) || entry.id.starts_with("vhd-fixed") {
             continue;
         }
         let plain = entry.variants.iter().any(Vec::is_empty) && entry.size <= 16 << 20;
