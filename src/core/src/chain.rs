@@ -46,8 +46,8 @@ struct LayerFile {
 }
 
 impl LayerFile {
-    /// Of a layer without files, which has no places.
-    const NONE: Self = Self { number: 0, end: u64::MAX };
+    /// Of a layer without files, which has no places: whatever names it is looked at.
+    const NONE: Self = Self { number: 0, end: 0 };
 }
 
 /// The last answer about holes of the host.
@@ -230,8 +230,11 @@ impl Layer {
         let flags = columns.flags();
         let mut number = 0;
         if flags.has_offset() {
-            number = self.file(place.file)?.number;
-            self.check_inside(columns, place, length, context)?;
+            let file = self.file(place.file)?;
+            number = file.number;
+            if place.offset.saturating_add(length) > file.end {
+                self.check_inside(columns, place, length, context)?;
+            }
         }
         Ok(Row { start, length, offset: place.offset, file: number, depth, flags })
     }
@@ -251,18 +254,19 @@ impl Layer {
         context: &Context,
     ) -> Result<()> {
         let flags = columns.flags();
-        let end = place.offset.saturating_add(length);
-        if flags.data() && flags.has_offset() && end > self.file(place.file)?.end {
-            self.warn_about(place, length, context)?;
+        if flags.has_offset() {
+            let end = self.file(place.file)?.end;
+            if flags.data() && place.offset.saturating_add(length) > end {
+                self.warn_about(place, length, end, context)?;
+            }
         }
         Ok(())
     }
 
     #[cold]
-    fn warn_about(&self, place: Place, length: u64, context: &Context) -> Result<()> {
+    fn warn_about(&self, place: Place, length: u64, end: u64, context: &Context) -> Result<()> {
         let index = usize::try_from(place.file).unwrap_or(usize::MAX);
         let name = self.source.files().get(index);
-        let end = self.files.get(index).map_or(0, |file| file.end);
         let text = format!(
             "data past the end of {}: {length:#x} bytes at {:#x}, but the file ends at {end:#x}",
             name.map_or(&self.path, |file| &file.name).display(),
@@ -410,34 +414,34 @@ impl Chain {
     /// # Errors
     /// What the layer met that had to answer for the byte behind the rows appended.
     pub(crate) fn fill(&mut self, at: u64, end: u64, rows: &mut Rows) -> Result<u64> {
-        let mut at = at;
         if at != self.reached {
             self.asked = 0;
+            self.reached = at;
         }
-        while at < end && rows.room() > 0 {
+        while self.reached < end && rows.room() > 0 {
+            let at = self.reached;
             let limit = self.rise(at, end);
             let is_last = self.asked + 1 == self.layers.len();
             if let Some(layer) = self.layers.get_mut(self.asked) {
                 let depth = depth_of(self.asked);
                 let stop = layer.plain_rows(at, limit, depth, is_last, rows, &self.context)?;
                 if stop > at {
-                    at = stop;
+                    self.reached = stop;
                     continue;
                 }
             }
-            at = self.descend(at, limit, end, rows)?;
+            self.reached = self.descend(at, limit, end, rows)?;
         }
-        self.reached = at;
-        Ok(at)
+        Ok(self.reached)
     }
 
     /// Goes back to the lowest layer above which all are known to be absent at `at`, and returns
-    /// up to where they are.
+    /// up to where they are, or `end` if that is before.
     #[inline]
     fn rise(&mut self, at: u64, end: u64) -> u64 {
         while let Some(limit) = self.asked.checked_sub(1).and_then(|i| self.limits.get(i)) {
             if at < *limit {
-                return *limit;
+                return end.min(*limit);
             }
             self.asked -= 1;
         }

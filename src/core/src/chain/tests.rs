@@ -210,3 +210,64 @@ fn data_past_the_end_of_its_file_is_noticed() {
     assert_eq!(map(512), Ok(1));
     assert!(map(513).unwrap_err().contains("data past the end of x"));
 }
+
+/// Once, what a reader had asked when it failed was taken for what the next one had to ask.
+#[test]
+fn a_second_reader_starts_at_the_top_again() {
+    let top = layer("top", &[(100, data(0)), (200, Status::Absent), (100, data(500))]);
+    let base = failing(&[(150, Status::Zero)]);
+    let mut chain = Chain::new(vec![top, base], context()).unwrap();
+    let expected = Row {
+        start: 0,
+        length: 100,
+        offset: 0,
+        file: 0,
+        depth: 0,
+        flags: crate::Flags::of(data(0)),
+    };
+    for _ in 0..2 {
+        let mut reader = RowReader::new(&mut chain, Window::default(), Shape::WithCompressed);
+        assert_eq!(reader.next_rows().unwrap(), [expected]);
+        assert!(reader.next_rows().is_err());
+    }
+}
+
+#[test]
+fn a_second_reader_keeps_to_its_own_window() {
+    let list: Vec<_> = (0..10_000).map(|i| (1, data(i * 2))).collect();
+    let layers = vec![layer("top", &[(10_000, Status::Absent)]), layer("base", &list)];
+    let mut chain = Chain::new(layers, context()).unwrap();
+    let mut first = RowReader::new(&mut chain, Window::default(), Shape::WithCompressed);
+    assert!(first.next_rows().unwrap().len() > 1000);
+    let window = Window { start: chain.reached, length: Some(2) };
+    let mut second = RowReader::new(&mut chain, window, Shape::WithCompressed);
+    assert_eq!(second.next_rows().unwrap().iter().map(|row| row.length).sum::<u64>(), 2);
+    assert_eq!(second.next_rows().unwrap(), []);
+}
+
+#[test]
+fn a_place_without_a_file_is_an_error() {
+    struct NoFiles;
+
+    impl ExtentSource for NoFiles {
+        fn virtual_size(&self) -> u64 {
+            10
+        }
+
+        fn files(&self) -> &[ImageFile] {
+            &[]
+        }
+
+        fn extents(&mut self, out: &mut Batch) -> Result<()> {
+            let _: Flow = out.push(5, Status::Absent);
+            let _: Flow = out.push(5, Status::ZeroAt(Place::at(0)));
+            Ok(())
+        }
+    }
+
+    let layer = Layer::new(Box::new(NoFiles), Path::new("x"), "none");
+    let chain = Chain::new(vec![layer], context()).unwrap();
+    let mut reader = RowReader::new(chain, Window::default(), Shape::WithCompressed);
+    let error = reader.next_rows().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Bug);
+}
