@@ -6,14 +6,11 @@ use std::sync::Arc;
 
 use instar_core::{
     Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, References,
-    Result, Role, SECTOR, Status, Storage, TableReader, read_padded, zero_entries,
+    Result, Role, SECTOR, Status, Storage, Stretch, TableReader, read_padded,
 };
 
 use crate::disk::{ENTRY, HEADER, Header, L2Entry};
 use crate::error::Error;
-
-/// Entries of the L1 table that are looked at together: 64 KiB.
-const L1_WINDOW: u64 = 8192;
 
 /// Entries of an L2 table from which on it is asked for whether they lie in a hole of the file:
 /// 16 KiB, which take longer to read than to seek.
@@ -98,23 +95,16 @@ impl ExtentSource for QcowSource {
             let wanted = out.end().div_ceil(1 << bits) - first;
             // The question ends with the disk, so these are entries of the table, which has been
             // checked to be in the file.
-            let at = self.header.l1_offset + first * ENTRY;
-            let mut empty = self.l1.unstored(at, wanted * ENTRY)? / ENTRY;
-            let mut table = 0;
-            if empty == 0 {
-                // Windows start at fixed places, so that a walk reads each of them once.
-                let count = wanted.min(L1_WINDOW - first % L1_WINDOW);
-                let tables = self.l1.bytes(at, usize::try_from(count * ENTRY).unwrap_or(0))?;
-                empty = zero_entries::<8>(tables) as u64;
-                table = be64(tables);
-            }
-            let flow = if empty == 0 {
-                self.references.count(first, &self.context.notices)?;
-                self.table(table, out)?
-            } else {
-                // At most 2^28 tables of 2^29 bytes.
-                let end = (first + empty) << bits;
-                out.push(end - out.cursor(), Status::Absent)
+            let flow = match self.l1.stretch(self.header.l1_offset, first, wanted)? {
+                Stretch::Absent(count) => {
+                    // At most 2^28 tables of 2^29 bytes.
+                    let end = (first + count) << bits;
+                    out.push(end - out.cursor(), Status::Absent)
+                }
+                Stretch::Table(entry) => {
+                    self.references.count(first, &self.context.notices)?;
+                    self.table(u64::from_be_bytes(entry), out)?
+                }
             };
             if flow == Flow::Stop {
                 break;

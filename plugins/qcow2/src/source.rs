@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use instar_core::{
     Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, Reference,
-    References, Result, Role, SECTOR, Status, Storage, TableReader, read_padded, zero_entries,
+    References, Result, Role, SECTOR, Status, Storage, Stretch, TableReader, read_padded,
+    zero_entries,
 };
 
 use crate::disk::{self, Encryption, Header};
@@ -17,9 +18,6 @@ use crate::refcounts::looks_metadata_preallocated;
 use crate::snapshots;
 use crate::structures::Structures;
 use crate::uniform::{EXTENDED, STANDARD, Uniform};
-
-/// Entries of the L1 table that are looked at together.
-const L1_WINDOW: u64 = 8192;
 
 /// An open qcow2 image.
 pub(crate) struct Qcow2Source {
@@ -79,29 +77,6 @@ impl Qcow2Source {
         })
     }
 
-    /// Appends a stretch of L1 entries without an L2 table.
-    fn absent_tables(&mut self, out: &mut Batch) -> Result<Option<Flow>> {
-        let shift = self.header.cluster_bits + self.header.l2_bits();
-        let first = out.cursor() >> shift;
-        let left = self.header.l1_entries.saturating_sub(first);
-        let last = out.end().div_ceil(1 << shift);
-        let count = left.min(last.saturating_sub(first)).min(L1_WINDOW);
-        // Both bounded: at most 4 Mi entries of 8 bytes, in a table checked to be in the file.
-        let at = self.header.l1_offset + first * 8;
-        let unstored = self.l1.unstored(at, left.min(last - first) * 8)? / 8;
-        if unstored > 0 {
-            return Ok(Some(self.push_tables(first, unstored, Status::Absent, out)));
-        }
-        let entries = self.l1.bytes(at, usize::try_from(count * 8).unwrap_or(0))?;
-        let empty =
-            entries.chunks_exact(8).take_while(|entry| be64(entry) & entry::OFFSET == 0).count()
-                as u64;
-        if empty == 0 {
-            return Ok(None);
-        }
-        Ok(Some(self.push_tables(first, empty, Status::Absent, out)))
-    }
-
     /// Appends all that `count` L2 tables cover, from that of L1 index `first` on, in which the
     /// cursor is.
     fn push_tables(&self, first: u64, count: u64, status: Status, out: &mut Batch) -> Flow {
@@ -110,13 +85,11 @@ impl Qcow2Source {
         out.push(end - out.cursor(), status)
     }
 
-    /// Appends what the L2 table at the cursor says.
-    fn table(&mut self, out: &mut Batch) -> Result<Flow> {
+    /// Appends what the L2 table at file offset `table` says, which is that of L1 index `l1_index`
+    /// and of the cursor.
+    fn table(&mut self, l1_index: u64, table: u64, out: &mut Batch) -> Result<Flow> {
         let Header { cluster_bits, extended_l2, .. } = self.header;
         let l2_bits = self.header.l2_bits();
-        let l1_index = out.cursor() >> (cluster_bits + l2_bits);
-        let l1_entry = be64(self.l1.bytes(self.header.l1_offset + l1_index * 8, 8)?);
-        let table = l1_entry & entry::OFFSET;
         let cluster = self.rules.cluster;
         if table % cluster != 0 {
             return Err(Error::L2Unaligned { index: l1_index, offset: table, cluster }.into());
@@ -181,10 +154,18 @@ impl ExtentSource for Qcow2Source {
     }
 
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        let shift = self.header.cluster_bits + self.header.l2_bits();
         while out.cursor() < out.end() {
-            let flow = match self.absent_tables(out)? {
-                Some(flow) => flow,
-                None => self.table(out)?,
+            let first = out.cursor() >> shift;
+            // The question ends with the disk, for which the table has been checked to have
+            // entries enough and to be in the file.
+            let wanted = out.end().div_ceil(1 << shift) - first;
+            let flow = match self.l1.stretch(self.header.l1_offset, first, wanted)? {
+                Stretch::Absent(count) => self.push_tables(first, count, Status::Absent, out),
+                Stretch::Table(entry) => match u64::from_be_bytes(entry) & entry::OFFSET {
+                    0 => self.push_tables(first, 1, Status::Absent, out),
+                    table => self.table(first, table, out)?,
+                },
             };
             if flow == Flow::Stop {
                 break;

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use instar_core::{
     Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, References,
-    Result, Role, Status, Storage, TableReader, Tail, read_padded, zero_entries,
+    Result, Role, Status, Storage, Stretch, TableReader, Tail, read_padded,
 };
 
 use crate::disk::{self, ENTRY, HEADER, Header, L2Entry, Room};
 use crate::error::{Error, Misplaced};
 
-/// Entries of a table that are looked at together: 64 KiB of the L1 table, 512 KiB of an L2 table.
-const L1_WINDOW: u64 = 8 << 10;
+/// Entries of an L2 table that are looked at together: 512 KiB.
 const L2_WINDOW: u64 = 64 << 10;
 
 /// An open QED image.
@@ -124,23 +123,16 @@ impl ExtentSource for QedSource {
             let wanted = out.end().div_ceil(1 << bits) - first;
             // The question ends with the disk, for which the table has entries enough, and the
             // table is in the file.
-            let at = self.header.l1_offset + first * ENTRY;
-            let mut empty = self.l1.unstored(at, wanted * ENTRY)? / ENTRY;
-            let mut table = 0;
-            if empty == 0 {
-                // Windows start at fixed places, so that a walk reads each of them once.
-                let count = wanted.min(L1_WINDOW - first % L1_WINDOW);
-                let tables = self.l1.bytes(at, usize::try_from(count * ENTRY).unwrap_or(0))?;
-                empty = zero_entries::<8>(tables) as u64;
-                table = le64(tables);
-            }
-            let flow = if empty == 0 {
-                self.references.count(first, &self.context.notices)?;
-                self.table(table, out)?
-            } else {
-                // At most the size of the disk, rounded up to 2^53.
-                let end = (first + empty) << bits;
-                out.push(end - out.cursor(), Status::Absent)
+            let flow = match self.l1.stretch(self.header.l1_offset, first, wanted)? {
+                Stretch::Absent(count) => {
+                    // At most the size of the disk, rounded up to 2^53.
+                    let end = (first + count) << bits;
+                    out.push(end - out.cursor(), Status::Absent)
+                }
+                Stretch::Table(entry) => {
+                    self.references.count(first, &self.context.notices)?;
+                    self.table(u64::from_le_bytes(entry), out)?
+                }
             };
             if flow == Flow::Stop {
                 break;

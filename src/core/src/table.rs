@@ -9,8 +9,8 @@ use crate::{Error, ErrorKind, Limits, Result, RunKind, SECTOR, Storage, read_pad
 ///
 /// A part that is in the buffer already is not read again, and where parts follow each other in
 /// the file, more than was asked for is read: small tables side by side cost few reads, and
-/// scattered ones no more than themselves. A part outside the file is an error: what a table says is never made up. Only the
-/// file's last sector is filled up with zeros, as every other tool does.
+/// scattered ones no more than themselves. A part outside the file is an error: what a table says
+/// is never made up. Only the file's last sector is filled up with zeros, as every other tool does.
 pub struct TableReader {
     storage: Arc<dyn Storage>,
     what: &'static str,
@@ -28,6 +28,18 @@ pub struct TableReader {
 /// The most bytes that are read beyond what was asked for: enough for small tables that lie side
 /// by side. More than is asked for costs as much as it would gain.
 const AHEAD: u64 = 64 << 10;
+
+/// Bytes of an upper table that are looked at together.
+const UPPER_WINDOW: u64 = 64 << 10;
+
+/// What an upper table says from one of its entries on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stretch<const N: usize> {
+    /// So many lower tables do not exist.
+    Absent(u64),
+    /// There is one, and this is the entry that names it.
+    Table([u8; N]),
+}
 
 impl std::fmt::Debug for TableReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -98,6 +110,36 @@ impl TableReader {
             self.known_is_hole = run.kind == RunKind::Hole;
         }
         Ok(if self.known_is_hole { self.known.end.min(end) - at } else { 0 })
+    }
+
+    /// What entry `index` of an upper table says, whose entries of `N` bytes start at file offset
+    /// `table` and name lower tables, and how many entries from there on, `wanted` at most, are zero
+    /// like it.
+    ///
+    /// # Errors
+    /// As [`TableReader::bytes`] and [`TableReader::unstored`].
+    pub fn stretch<const N: usize>(
+        &mut self,
+        table: u64,
+        index: u64,
+        wanted: u64,
+    ) -> Result<Stretch<N>> {
+        let width = N as u64;
+        // What saturates is outside any file.
+        let at = table.saturating_add(index.saturating_mul(width));
+        let unstored = self.unstored(at, wanted.saturating_mul(width))? / width;
+        if unstored > 0 {
+            return Ok(Stretch::Absent(unstored));
+        }
+        // Windows start at fixed places, so that a walk reads each of them once.
+        let window = UPPER_WINDOW / width;
+        let count = wanted.min(window - index % window);
+        // No more than a window.
+        let entries = self.bytes(at, usize::try_from(count * width).unwrap_or(0))?;
+        Ok(match (zero_entries::<N>(entries), entries.first_chunk()) {
+            (0, Some(entry)) => Stretch::Table(*entry),
+            (zeros, _) => Stretch::Absent(zeros as u64),
+        })
     }
 
     /// Bytes that are held in memory, for [`ExtentSource::buffered`](crate::ExtentSource::buffered).
@@ -234,6 +276,28 @@ mod tests {
         }
         assert_eq!(table.bytes(0, 5 << 20).unwrap_err().kind(), ErrorKind::Limit);
         assert_eq!(table.bytes(0, 4).unwrap(), &bytes[..4]);
+    }
+
+    #[test]
+    fn stretches_of_an_upper_table() {
+        let mut bytes = vec![0; 100_000];
+        bytes[8 * 9000..8 * 9000 + 8].copy_from_slice(&7_u64.to_be_bytes());
+        let storage = MemoryStorage::new(300_000).with_data(96, bytes);
+        let mut table = TableReader::new("L1 table", Arc::new(storage), &Limits::default());
+        for (index, wanted, stretch) in [
+            // To the end of the window, or of what is wanted.
+            (0, 20_000, Stretch::Absent(8192)),
+            (8192, 20_000, Stretch::Absent(808)),
+            (8999, 5, Stretch::Absent(1)),
+            (9000, 20_000, Stretch::Table(7_u64.to_be_bytes())),
+            (9001, 3, Stretch::Absent(3)),
+            // A hole, as far as it goes.
+            (12_500, 20_000, Stretch::Absent(20_000)),
+        ] {
+            assert_eq!(table.stretch::<8>(96, index, wanted).unwrap(), stretch, "{index}");
+        }
+        assert_eq!(table.stretch::<8>(96, 40_000, 1).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(table.stretch::<8>(96, u64::MAX, 1).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 
     #[test]
