@@ -27,7 +27,7 @@ use common::enabled;
 use common::lab::Lab;
 use common::manifest::{Entry, runnable};
 use common::mutants::Original;
-use common::qemu;
+use common::qemu::{self, words};
 use common::random::{Choices, Plan};
 use common::reasons::reason;
 use common::recipe::{FORMATS, Recipe};
@@ -65,8 +65,8 @@ struct Base {
     folder: TempDir,
     name: String,
     format: &'static dyn ImageFormat,
-    /// What qemu calls the format.
-    driver: String,
+    /// What tells qemu-img which image, in which format, and with which key.
+    target: Vec<String>,
     original: Original,
     /// How it was made.
     made: String,
@@ -83,10 +83,6 @@ struct Campaign {
     /// Of each image that is altered, about which mutants the programs disagree.
     failures: Mutex<BTreeMap<usize, Vec<String>>>,
 }
-
-/// Formats whose reasons for refusing what qemu-img maps are not in `common/reasons.rs` yet: it
-/// prints one range for them whatever their tables say, so nearly every refusal is one.
-const NOT_LISTED: &[&str] = &["bochs", "cloop", "dmg", "luks"];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -112,16 +108,13 @@ impl Campaign {
             let format = entry.format;
             let names = [&[format.name()], format.aliases()].concat();
             match names.into_iter().find(|name| known.iter().any(|other| other == name)) {
-                Some(_) if NOT_LISTED.contains(&format.name()) => {
-                    eprintln!("skipped: {}: its reasons are not listed yet", format.name());
-                }
                 Some(driver) => _ = drivers.insert(format.name(), driver.to_owned()),
                 None => eprintln!("skipped: {}: qemu-img does not know it", format.name()),
             }
         }
         let entries = runnable()
             .filter(|entry| drivers.contains_key(entry.format.as_str()))
-            .filter(|entry| entry.size <= LONGEST && entry.qemu_args.is_none())
+            .filter(|entry| entry.size <= LONGEST)
             .filter(|entry| !entry.skipped_in(version))
             .collect();
         let plan = Plan::named("DIFFERENTIAL", "BASE", 600);
@@ -229,7 +222,8 @@ impl Campaign {
         let folder = tempfile::tempdir().expect("a folder for an image");
         // Some options do not go together.
         recipe.make(folder.path()).ok()?;
-        Some(self.opened(folder, recipe.name.clone(), format, recipe.to_string()))
+        let target = recipe.target();
+        Some(self.opened(folder, recipe.name.clone(), format, target, recipe.to_string()))
     }
 
     fn manifest_base(&self, entry: &'static Entry) -> Option<Base> {
@@ -243,14 +237,23 @@ impl Campaign {
             .status();
         assert!(copied.is_ok_and(|status| status.success()), "{} is copied", entry.id);
         let made = format!("{} of the manifest\n", entry.id);
-        Some(self.opened(folder, entry.name.clone(), &entry.format, made))
+        let driver = &self.drivers[entry.format.as_str()];
+        let target = entry.qemu_args.clone();
+        let target = target.unwrap_or_else(|| words(&["-f", driver, &entry.name]));
+        Some(self.opened(folder, entry.name.clone(), &entry.format, target, made))
     }
 
-    fn opened(&self, folder: TempDir, name: String, format: &str, made: String) -> Base {
+    fn opened(
+        &self,
+        folder: TempDir,
+        name: String,
+        format: &str,
+        target: Vec<String>,
+        made: String,
+    ) -> Base {
         let format = self.registry.find(format).expect("a format of the registry");
         let original = Original::new(&folder.path().join(&name), format);
-        let driver = self.drivers[format.name()].clone();
-        Base { folder, name, format, driver, original, made }
+        Base { folder, name, format, target, original, made }
     }
 
     /// Asks both programs about the image as it is.
@@ -306,6 +309,8 @@ impl Campaign {
         match base.format.name() {
             // The size of the disk is the same at least.
             "vhdx" if is_table || end(ours) == end(theirs) => Some("vhdx-allocation"),
+            "dmg" if is_table || end(ours) == end(theirs) => Some("dmg-chunks"),
+            "cloop" if end(ours) > Some(2 << 40) => Some("cloop-over-2-tib"),
             // The header's bytes in front of each block.
             "vdi" if base.original.read(0x17c, 4) != [0; 4] => Some("vdi-blocks"),
             "vhd" if base.is_differencing_vhd() => Some("vhd-differencing"),
@@ -330,11 +335,11 @@ impl Base {
 
     fn theirs(&self, is_table: bool) -> Bounded {
         let mut theirs = Command::new("qemu-img");
-        theirs.current_dir(self.folder.path()).args(["map", "-f", &self.driver]);
+        theirs.current_dir(self.folder.path()).arg("map");
         if !is_table {
             theirs.arg("--output=json");
         }
-        run_bounded(theirs.arg(&self.name))
+        run_bounded(theirs.args(&self.target))
     }
 
     /// Whether the image is a text descriptor with several extents or one that qemu-img skips, as

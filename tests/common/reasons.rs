@@ -10,6 +10,8 @@ pub(crate) struct Reason {
     pub(crate) says: &'static str,
 }
 
+const CLOOP: &[&str] = &["cloop"];
+const DMG: &[&str] = &["dmg"];
 const QCOWS: &[&str] = &["qcow", "qcow2"];
 const VDI: &[&str] = &["vdi"];
 const VHD: &[&str] = &["vhd"];
@@ -36,6 +38,17 @@ pub(crate) const REASONS: &[Reason] = &[
     Reason { id: "broken-parts-skipped", formats: VHDX, says: " table twice" },
     Reason { id: "vhdx-allocation", formats: VHDX, says: "vhdx: BAT entry " },
     Reason { id: "vdi-blocks", formats: VDI, says: "vdi: extra data of a block is " },
+    Reason { id: "cloop-detected", formats: CLOOP, says: "cloop: no preamble: " },
+    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: a block table is no valid base64" },
+    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: block table should have " },
+    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: block table is too short: " },
+    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: a <data> element has no end" },
+    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: the image is split into " },
+    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: data offset of a block table is " },
+    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: no block table has a chunk" },
+    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: chunk of " },
+    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: plain chunk at sector " },
+    Reason { id: "dmg-chunks", formats: DMG, says: "chunks overlap or are out of order" },
     Reason { id: "vhd-differencing", formats: VHD, says: " parent" },
 ];
 
