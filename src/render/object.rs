@@ -26,6 +26,7 @@ const KEYS: usize = 96;
 pub(crate) struct Objects {
     /// By [`Flags::bits`].
     middles: Box<[Middle; Flags::VALUES]>,
+    shape: Shape,
     start: Decimal,
     offset: Decimal,
 }
@@ -43,10 +44,9 @@ struct Middle {
 
 impl Objects {
     pub(crate) fn new(shape: Shape) -> Self {
-        // An index of an array of 32 is below 256.
-        let flags = |index: usize| Flags::from_bits(index.to_le_bytes()[0]);
         Self {
-            middles: Box::new(std::array::from_fn(|index| Middle::new(flags(index), shape))),
+            middles: Box::new([Middle::UNUSED; Flags::VALUES]),
+            shape,
             start: Decimal::default(),
             offset: Decimal::default(),
         }
@@ -60,7 +60,7 @@ impl Objects {
         let mut at = number(room, 0, &mut self.start, row.start);
         if let Some(middle) = self.middles.get_mut(usize::from(row.flags.bits())) {
             if middle.length != row.length || middle.depth != row.depth {
-                middle.render(row.length, row.depth);
+                middle.render(row, self.shape);
             }
             if let Some((first, rest)) = middle.text.split_first_chunk::<FIRST>() {
                 put(room, at, first);
@@ -78,7 +78,33 @@ impl Objects {
 }
 
 impl Middle {
-    fn new(flags: Flags, shape: Shape) -> Self {
+    /// Of no row: extents are shorter. Most maps have rows of few kinds, so what the others would
+    /// need is not made.
+    const UNUSED: Self = Self {
+        length: u64::MAX,
+        depth: u32::MAX,
+        used: 0,
+        keys_used: 0,
+        text: [0; MIDDLE],
+        keys: [0; KEYS],
+    };
+
+    #[inline]
+    fn render(&mut self, row: &Row, shape: Shape) {
+        if self.keys_used == 0 {
+            self.render_keys(row.flags, shape);
+        }
+        let mut at = put(&mut self.text, 0, b", \"length\": ");
+        at = number(&mut self.text, at, &mut Decimal::default(), row.length);
+        at = put(&mut self.text, at, b", \"depth\": ");
+        at = number(&mut self.text, at, &mut Decimal::default(), row.depth.into());
+        put(&mut self.text, at, &self.keys);
+        self.used = u8::try_from(at).unwrap_or(0).saturating_add(self.keys_used);
+        (self.length, self.depth) = (row.length, row.depth);
+    }
+
+    #[cold]
+    fn render_keys(&mut self, flags: Flags, shape: Shape) {
         let mut text = String::new();
         if shape >= Shape::WithPresent {
             text += &format!(", \"present\": {}", flags.present());
@@ -90,25 +116,10 @@ impl Middle {
         if flags.has_offset() {
             text += ", \"offset\": ";
         }
-        let mut keys = [0; KEYS];
-        for (to, from) in keys.iter_mut().zip(text.bytes()) {
+        for (to, from) in self.keys.iter_mut().zip(text.bytes()) {
             *to = from;
         }
-        let keys_used = u8::try_from(text.len()).unwrap_or(0);
-        let mut middle = Self { length: 0, depth: 0, used: 0, keys_used, text: [0; MIDDLE], keys };
-        middle.render(0, 0);
-        middle
-    }
-
-    #[inline]
-    fn render(&mut self, length: u64, depth: u32) {
-        let mut at = put(&mut self.text, 0, b", \"length\": ");
-        at = number(&mut self.text, at, &mut Decimal::default(), length);
-        at = put(&mut self.text, at, b", \"depth\": ");
-        at = number(&mut self.text, at, &mut Decimal::default(), depth.into());
-        put(&mut self.text, at, &self.keys);
-        let used = u8::try_from(at).unwrap_or(0).saturating_add(self.keys_used);
-        (self.length, self.depth, self.used) = (length, depth, used);
+        self.keys_used = u8::try_from(text.len()).unwrap_or(0);
     }
 }
 
@@ -151,7 +162,7 @@ mod tests {
             length: u64::MAX,
             offset: 0,
             file: 0,
-            depth: u32::MAX,
+            depth: u32::MAX - 1,
             flags: Flags::of(Status::AbsentAt(Place::at(0))),
         };
         let mut objects = Objects::new(Shape::WithCompressed);
