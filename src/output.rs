@@ -38,8 +38,7 @@ impl Write for Stdout {
         // Not before there is much to write: a small map does not need it.
         if !self.widened && bytes.len() >= PIPE_SIZE / 16 {
             self.widened = true;
-            // Fails on anything but a pipe, and where the user's limit is reached.
-            let _ = rustix::pipe::fcntl_setpipe_size(&self.file, PIPE_SIZE);
+            widen(&self.file);
         }
         self.file.write(bytes)
     }
@@ -48,6 +47,16 @@ impl Write for Stdout {
         Ok(())
     }
 }
+
+/// Asks that a pipe hold more; fails on anything else, and where the user's limit is reached.
+#[cfg(target_os = "linux")]
+fn widen(file: &File) {
+    let _ = rustix::pipe::fcntl_setpipe_size(file, PIPE_SIZE);
+}
+
+/// Elsewhere a pipe holds what it holds.
+#[cfg(not(target_os = "linux"))]
+fn widen(_: &File) {}
 
 /// Prints a text to standard output.
 pub(crate) fn print(text: &[u8]) -> ExitCode {
