@@ -11,14 +11,15 @@ use std::process::Command;
 
 use pretty_assertions::assert_eq;
 
+use common::all_enabled;
 use common::baseline::{cases, versions};
 use common::binary::{can_follow, command};
 use common::compare::{Question, Verdict};
 use common::divergences::{DIVERGENCES, Divergence, Kind, matches};
 use common::lab::Lab;
 use common::manifest::{Entry, find, manifest, runnable};
+use common::qemu::{self, words};
 use common::reasons::REASONS;
-use common::{all_enabled, qemu};
 
 #[test]
 fn the_documentation_has_the_same_list() {
@@ -164,20 +165,34 @@ fn reasons_are_in_the_table() {
     }
 }
 
-/// `broken-parts-skipped`: a line of a descriptor that means nothing is an error.
+/// `broken-parts-skipped`: a line of a descriptor that means nothing is an error, and so is one
+/// that lies too far behind.
 #[test]
 fn broken_parts_skipped() {
-    let text = "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\
-                createType=\"twoGbMaxExtentSparse\"\nRW 2048 SPARSEX \"a-s001.vmdk\"\n";
+    let head = "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n";
+    let unknown = "createType=\"twoGbMaxExtentSparse\"\nRW 2048 SPARSEX \"a-s001.vmdk\"\n";
+    let extent = "RW 8 FLAT \"a-f001.vmdk\" 0\n";
+    let comment = format!("#{}\n", "-".repeat(1 << 20));
+    let far = format!("createType=\"twoGbMaxExtentFlat\"\n{extent}{comment}{extent}");
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("a.vmdk"), text).unwrap();
-    if cfg!(feature = "vmdk") {
-        let ours = common::binary::instar(folder.path(), &["map", "a.vmdk"]);
-        ours.assert_fails("a.vmdk: vmdk: extent type \"SPARSEX\" is not known");
-    }
-    if qemu::installed("broken-parts-skipped").is_some() {
-        let theirs = qemu::map(folder.path(), &[&["a.vmdk".to_owned()]]);
-        assert_eq!(theirs.status, Some(0), "{}", theirs.stderr);
+    std::fs::write(folder.path().join("a-f001.vmdk"), [1; 4096]).unwrap();
+    for (text, error, sectors) in [
+        (unknown, "a.vmdk: vmdk: extent type \"SPARSEX\" is not known", 0),
+        (&far, "a.vmdk: vmdk: the descriptor is longer than 1048576 bytes", 8),
+    ] {
+        std::fs::write(folder.path().join("a.vmdk"), format!("{head}{text}")).unwrap();
+        if cfg!(feature = "vmdk") {
+            let ours = common::binary::instar(folder.path(), &["map", "a.vmdk"]);
+            ours.assert_fails(error);
+        }
+        if qemu::installed("broken-parts-skipped").is_some() {
+            let arguments = words(&["--output=json", "a.vmdk"]);
+            let theirs = qemu::map(folder.path(), &[&arguments]);
+            assert_eq!(theirs.status, Some(0), "{}", theirs.stderr);
+            let size = 512 * sectors;
+            let size = format!("\"length\": {size},");
+            assert!(theirs.stdout.contains(&size), "{}", theirs.stdout);
+        }
     }
 }
 
