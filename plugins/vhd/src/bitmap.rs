@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
-use instar_core::{Limits, Result, Storage, TableReader};
+use instar_core::{Context, References, Result, Storage, TableReader};
 
 /// Bits looked at together.
 const WORD: usize = u64::BITS as usize;
 
 /// The bitmaps of one image.
-#[derive(Debug)]
 pub(crate) struct Bitmaps {
     reader: TableReader,
+    references: References,
+    context: Arc<Context>,
 }
 
 impl Bitmaps {
-    pub(crate) fn new(storage: Arc<dyn Storage>, limits: &Limits) -> Self {
-        Self { reader: TableReader::new("sector bitmap", storage, limits) }
+    /// The bitmaps, of `length` bytes each, in this file.
+    pub(crate) fn new(storage: Arc<dyn Storage>, length: u64, context: Arc<Context>) -> Self {
+        let references = References::new("sector bitmaps", storage.len(), length);
+        let reader = TableReader::new("sector bitmap", storage, &context.limits);
+        Self { reader, references, context }
     }
 
     /// As [`TableReader::buffered`].
@@ -28,12 +32,13 @@ impl Bitmaps {
         self.reader.release();
     }
 
-    /// The bitmap of `length` bytes at file offset `at`; none if it is all zeros because the host
-    /// stores nothing there.
+    /// The bitmap of `block`, of `length` bytes at file offset `at`; none if it is all zeros because
+    /// the host stores nothing there.
     ///
     /// Bitmaps lie far apart, so each costs a read of its own. A sparse file of a few KiB can
     /// have a million of them: those are not read.
-    pub(crate) fn at(&mut self, at: u64, length: u64) -> Result<Option<&[u8]>> {
+    pub(crate) fn at(&mut self, block: u64, at: u64, length: u64) -> Result<Option<&[u8]>> {
+        self.references.count(block, &self.context.notices)?;
         if self.reader.unstored(at, length)? == length {
             return Ok(None);
         }
@@ -81,8 +86,9 @@ mod tests {
     #[test]
     fn bitmaps_in_holes_are_not_read_and_others_are() {
         let storage = MemoryStorage::new(8192).with_data(1000, [0xff; 1000]);
-        let mut bitmaps = Bitmaps::new(Arc::new(storage), &Limits::default());
-        let mut set = |at| bitmaps.at(at, 512).unwrap().map(|bytes| bytes.iter().any(|b| *b > 0));
+        let mut bitmaps = Bitmaps::new(Arc::new(storage), 512, Arc::default());
+        let mut set =
+            |at| bitmaps.at(0, at, 512).unwrap().map(|bytes| bytes.iter().any(|b| *b > 0));
         for (at, expected) in [
             (0, None),
             (488, None),

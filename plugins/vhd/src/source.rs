@@ -86,7 +86,8 @@ impl BlockMap {
                 let mut more = 0;
                 let flow = match &mut self.bitmaps {
                     Some(bitmaps) if entry != UNUSED => {
-                        match bitmaps.at(blocks.bitmap_at(entry), blocks.bitmap)? {
+                        let block = out.cursor() / blocks.size;
+                        match bitmaps.at(block, blocks.bitmap_at(entry), blocks.bitmap)? {
                             Some(bitmap) => sectors(bitmap, entry, blocks, inside, out),
                             None => out.push(blocks.size.saturating_sub(inside), unused),
                         }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
 
 use instar_core::testkit::{
-    self, Random, check_format, check_hostile, check_source, data, extents, open, probe,
+    self, Random, check_format, check_hostile, check_source, data, extents, open, open_with, probe,
 };
 use instar_core::{
     Confidence, Context, ErrorKind, ExternalPolicy, MemoryStorage, Notices, Opener, Place,
@@ -142,6 +142,26 @@ fn a_differencing_disk_shows_its_own_sectors() {
             (2 * BLOCK, Status::Absent),
         ]
     );
+}
+
+/// No writer makes such an image, whose map may be much larger than its file.
+#[test]
+fn bitmaps_that_are_named_many_times_are_noticed() {
+    let many = |blocks: u32| {
+        let size = u64::from(blocks) * BLOCK;
+        let mut disk = Disk::new(4, size, &vec![40; blocks as usize]);
+        (disk.locators, disk.parent_name) = (differencing().locators, differencing().parent_name);
+        let storage = memory(&disk);
+        // Up to the block, its bitmap, its data and the footer.
+        assert_eq!(disk.bytes().len(), (40 + 1 + 8 + 1) * 512);
+        let strict = Context { notices: Notices::new(true, |_| {}), ..Context::default() };
+        let mut source = open_with(&Vhd, storage, &Arc::new(strict)).unwrap();
+        extents(source.as_mut())
+    };
+    assert!(many(50).is_ok());
+    let text =
+        "more sector bitmaps are named than the file has room for, 50: some of them many times";
+    assert!(many(51).unwrap_err().to_string().contains(text));
 }
 
 #[test]

@@ -1,6 +1,43 @@
-//! Runs of equal bits in a sector bitmap (§2.4).
+//! Sector bitmaps (§2.4): where they are read, and runs of equal bits in them.
+
+use std::sync::Arc;
+
+use instar_core::{Context, References, Result, Storage, TableReader};
+
+use crate::disk::SB_BLOCK_SIZE;
 
 const WORD: usize = 64;
+
+/// The sector bitmap blocks of one file.
+pub(crate) struct Bitmaps {
+    reader: TableReader,
+    references: References,
+    context: Arc<Context>,
+}
+
+impl Bitmaps {
+    pub(crate) fn new(storage: &Arc<dyn Storage>, context: &Arc<Context>) -> Self {
+        let reader = TableReader::new("sector bitmap", Arc::clone(storage), &context.limits);
+        let references = References::new("sector bitmap blocks", storage.len(), SB_BLOCK_SIZE);
+        Self { reader, references, context: Arc::clone(context) }
+    }
+
+    /// As [`TableReader::buffered`].
+    pub(crate) fn buffered(&self) -> u64 {
+        self.reader.buffered()
+    }
+
+    /// As [`TableReader::release`].
+    pub(crate) fn release(&mut self) {
+        self.reader.release();
+    }
+
+    /// The `length` bytes at file offset `at`, in the sector bitmap block of chunk `chunk`.
+    pub(crate) fn bytes(&mut self, chunk: u64, at: u64, length: usize) -> Result<&[u8]> {
+        self.references.count(chunk, &self.context.notices)?;
+        self.reader.bytes(at, length)
+    }
+}
 
 /// Whether bit `from` is set, and how many bits from there on are equal to it.
 ///

@@ -7,7 +7,7 @@ use instar_core::{
     TableReader, zero_entries,
 };
 
-use crate::bitmap;
+use crate::bitmap::{self, Bitmaps};
 use crate::disk::{
     BAT_OFFSET_MASK, BAT_STATE_MASK, Header, PAYLOAD_BLOCK_FULLY_PRESENT,
     PAYLOAD_BLOCK_NOT_PRESENT, PAYLOAD_BLOCK_PARTIALLY_PRESENT, PAYLOAD_BLOCK_UNDEFINED,
@@ -30,7 +30,7 @@ const BITMAP_WINDOW: usize = 64 << 10;
 pub struct VhdxSource {
     layout: Layout,
     bat: TableReader,
-    bitmaps: TableReader,
+    bitmaps: Bitmaps,
     files: [ImageFile; 1],
     backing: Option<Backing>,
     parent: Option<ParentLocator>,
@@ -45,7 +45,7 @@ impl VhdxSource {
         header: &Header,
         file: ImageFile,
         storage: &Arc<dyn Storage>,
-        context: &Context,
+        context: &Arc<Context>,
     ) -> Self {
         let backing = metadata.parent.as_ref().map(|parent| Backing {
             role: Role::Parent,
@@ -54,11 +54,10 @@ impl VhdxSource {
             format: Some("vhdx".to_owned()),
             identifiers: parent.linkages().map(Guid::to_bytes).collect(),
         });
-        let reader = |what| TableReader::new(what, Arc::clone(storage), &context.limits);
         Self {
             layout,
-            bat: reader("BAT"),
-            bitmaps: reader("sector bitmap"),
+            bat: TableReader::new("BAT", Arc::clone(storage), &context.limits),
+            bitmaps: Bitmaps::new(storage, context),
             files: [file],
             backing,
             parent: metadata.parent,
@@ -214,7 +213,7 @@ struct Chunk<'a> {
 
 impl Chunk<'_> {
     /// Pushes the chunk's blocks from the cursor on.
-    fn push(&self, bitmaps: &mut TableReader, out: &mut Batch) -> Result<Flow> {
+    fn push(&self, bitmaps: &mut Bitmaps, out: &mut Batch) -> Result<Flow> {
         let layout = self.layout;
         let ratio = layout.chunk_ratio();
         let block_size = layout.block_size();
@@ -316,7 +315,7 @@ impl Chunk<'_> {
         &self,
         block: u64,
         offset: u64,
-        bitmaps: &mut TableReader,
+        bitmaps: &mut Bitmaps,
         out: &mut Batch,
     ) -> Result<Flow> {
         let layout = self.layout;
@@ -329,7 +328,8 @@ impl Chunk<'_> {
         let length = usize_of(layout.block_size() >> layout.sector_bits) / 8;
         let skip = usize_of(block) * length;
         let window_skip = skip - skip % BITMAP_WINDOW;
-        let window = bitmaps.bytes(bitmap_at + window_skip as u64, BITMAP_WINDOW)?;
+        let window_at = bitmap_at + window_skip as u64;
+        let window = bitmaps.bytes(self.number, window_at, BITMAP_WINDOW)?;
         let bits = window.get(skip - window_skip..).and_then(|bits| bits.get(..length));
         let bits = bits.ok_or(Error::BitmapWindow { at: bitmap_at })?;
 

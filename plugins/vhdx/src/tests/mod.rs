@@ -269,6 +269,29 @@ fn a_disk_of_alternating_sectors_is_walked_in_bounded_batches() {
     assert_eq!(batch.push(1, Status::Zero), Flow::Stop);
 }
 
+/// No writer makes such an image, whose map may be much larger than its file.
+#[test]
+fn bitmaps_that_are_named_many_times_are_noticed() {
+    let many = |chunks: usize, room: u64| {
+        let payload = [partial(5)];
+        let entries = vec![(payload.as_slice(), full(4)); chunks];
+        let sample = Sample::child(0, &chunked(16, &entries)).with(|s| {
+            s.block_size = 256 << 20;
+            s.size = chunks as u64 * (4 << 30);
+            s.length = room * MIB;
+        });
+        let strict = Context { notices: Notices::new(true, |_| {}), ..Context::default() };
+        let mut source = open_with(&Vhdx, sample.storage(), &Arc::new(strict)).unwrap();
+        extents(source.as_mut())
+    };
+    // A block of 256 MiB and what lies in front of it.
+    let room = 5 + 256;
+    assert_eq!(many(261, room).unwrap(), [(261 * (4 << 30), Status::Absent)]);
+    let text = "more sector bitmap blocks are named than the file has room for, 261: some of them \
+                many times";
+    assert!(many(262, room).unwrap_err().to_string().contains(text));
+}
+
 #[test]
 fn tables_in_holes_are_empty() {
     for sample in samples::all() {
