@@ -37,11 +37,16 @@ pub(crate) enum Error {
     L1(Misplaced),
     #[error("the L2 table of guest offset {guest:#x} is misplaced: {misplaced}")]
     L2 { guest: u64, misplaced: Misplaced },
-    #[error("the cluster of guest offset {guest:#x} is misplaced: {misplaced}")]
-    Cluster { guest: u64, misplaced: Misplaced },
+    #[error(
+        "the cluster of guest offset {guest:#x} is misplaced: {offset:#x}, allowed are multiples \
+         of {} from the end of the header at {:#x}",
+        room.cluster,
+        room.start
+    )]
+    Cluster { guest: u64, offset: u64, room: Room },
 }
 
-/// A table or cluster that does not lie where it may.
+/// A table that does not lie where it may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Misplaced {
     pub(crate) offset: u64,

@@ -172,9 +172,8 @@ impl Runs<'_> {
     fn check(&self, entry: L2Entry) -> Result<()> {
         let Self { room, guest, .. } = *self;
         match entry {
-            L2Entry::Stored(offset) if !room.has(offset, room.cluster) => {
-                let misplaced = Misplaced { offset, length: room.cluster, room };
-                Err(Error::Cluster { guest, misplaced }.into())
+            L2Entry::Stored(offset) if !room.has_cluster(offset) => {
+                Err(Error::Cluster { guest, offset, room }.into())
             }
             _ => Ok(()),
         }
@@ -214,8 +213,8 @@ impl Run {
         while next == Some(self.next) {
             self.clusters += 1;
             if let L2Entry::Stored(at) = &mut self.next {
-                // It began in the file and has at most 2^27 clusters of 2^26 bytes.
-                *at += cluster;
+                // Behind the last address there is 0, which is no stored cluster.
+                *at = at.wrapping_add(cluster);
             }
             next = entries.next();
         }
