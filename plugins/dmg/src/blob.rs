@@ -125,6 +125,12 @@ impl BlobReader {
         let mut at = position.at;
         while at < position.end {
             let rest = position.end.saturating_sub(at);
+            // What the host does not store reads as zeros, which no tag has.
+            let unstored = self.table.unstored(at, rest)?;
+            if unstored > 0 {
+                at = at.saturating_add(unstored);
+                continue;
+            }
             let bytes = self.table.bytes(at, usize::try_from(rest.min(CHUNK)).unwrap_or(0))?;
             if let Some(found) = bytes.windows(tag.len()).position(|part| part == tag) {
                 return Ok(Some(at.saturating_add(found as u64)));
@@ -136,5 +142,37 @@ impl BlobReader {
             at = at.saturating_add(CHUNK).saturating_sub(tag.len() as u64);
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use instar_core::MemoryStorage;
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+
+    #[test]
+    fn tags_are_found_across_chunks_and_behind_holes() {
+        const MIB: u64 = 1 << 20;
+        // A hole that takes a minute if it is read.
+        let hole = 1 << 37;
+        for at in [0, 1, CHUNK - 6, CHUNK - 5, CHUNK - 1, CHUNK, 2 * CHUNK - 3] {
+            let before = vec![b'<'; usize::try_from(at).unwrap()];
+            let storage = MemoryStorage::new(hole + 3 * MIB)
+                .with_data(0, b"<data".to_vec())
+                .with_data(MIB, [before, b"<data>".to_vec()].concat())
+                .with_data(hole, b"<data>".to_vec());
+            let mut reader = BlobReader::new(Arc::new(storage), &Limits::default());
+            let mut find = |from, end| {
+                let position = Position { encoding: Encoding::Base64, at: from, end };
+                reader.find(b"<data>", &position).unwrap()
+            };
+            assert_eq!(find(0, hole + MIB), Some(MIB + at));
+            assert_eq!(find(MIB + at + 1, hole + MIB), Some(hole));
+            assert_eq!(find(hole + 1, hole + MIB), None);
+            assert_eq!(find(MIB + at + 1, hole), None);
+            assert_eq!(find(MIB, MIB + at + 5), None);
+        }
     }
 }
