@@ -1,9 +1,7 @@
 //! The plugin as a whole: what opens, what does not, and what is mapped.
 
-use std::sync::{Arc, Mutex};
-
 use instar_core::testkit::{self, check_format, check_source, data, extents, open, probe};
-use instar_core::{Confidence, Context, ErrorKind, MemoryStorage, Notices, Place, Status};
+use instar_core::{Confidence, ErrorKind, MemoryStorage, Place, Status};
 use pretty_assertions::assert_eq;
 
 use crate::Dmg;
@@ -19,19 +17,12 @@ fn map(disk: &Disk) -> Vec<(u64, Status)> {
 
 /// The refusal, with its kind.
 fn refusal(bytes: Vec<u8>) -> (ErrorKind, String) {
-    let error = open(&Dmg, MemoryStorage::from_bytes(bytes)).err().expect("is refused");
-    (error.kind(), error.to_string())
+    testkit::refusal(&Dmg, MemoryStorage::from_bytes(bytes))
 }
 
 /// The warnings of opening and mapping `bytes`.
 fn warnings(bytes: Vec<u8>) -> Vec<String> {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&heard);
-    let notices = Notices::new(false, move |notice| sink.lock().unwrap().push(notice.text.clone()));
-    let context = Arc::new(Context { notices, ..Context::default() });
-    let mut source = testkit::open_with(&Dmg, MemoryStorage::from_bytes(bytes), &context).unwrap();
-    extents(source.as_mut()).unwrap();
-    heard.lock().unwrap().clone()
+    testkit::warnings(&Dmg, MemoryStorage::from_bytes(bytes))
 }
 
 const S: u64 = 512;

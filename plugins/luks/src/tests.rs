@@ -1,9 +1,7 @@
 //! The plugin as a whole: what opens, what does not, and what is mapped.
 
-use std::sync::{Arc, Mutex};
-
 use instar_core::testkit::{self, check_format, data, extents, open, probe};
-use instar_core::{Confidence, Context, ErrorKind, MemoryStorage, Notices, Status};
+use instar_core::{Confidence, ErrorKind, MemoryStorage, Status};
 use pretty_assertions::assert_eq;
 
 use crate::Luks;
@@ -17,18 +15,12 @@ fn map(bytes: Vec<u8>) -> Vec<(u64, Status)> {
 
 /// The refusal, with its kind.
 fn refusal(bytes: Vec<u8>) -> (ErrorKind, String) {
-    let error = open(&Luks, MemoryStorage::from_bytes(bytes)).err().expect("is refused");
-    (error.kind(), error.to_string())
+    testkit::refusal(&Luks, MemoryStorage::from_bytes(bytes))
 }
 
-/// The warnings of opening `bytes`.
+/// The warnings of opening and mapping `bytes`.
 fn warnings(bytes: Vec<u8>) -> Vec<String> {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&heard);
-    let notices = Notices::new(false, move |notice| sink.lock().unwrap().push(notice.text.clone()));
-    let context = Arc::new(Context { notices, ..Context::default() });
-    testkit::open_with(&Luks, MemoryStorage::from_bytes(bytes), &context).unwrap();
-    heard.lock().unwrap().clone()
+    testkit::warnings(&Luks, MemoryStorage::from_bytes(bytes))
 }
 
 /// `bytes` with `piece` at `at`.

@@ -1,13 +1,12 @@
 //! The plugin as a whole: what opens, what does not, and what is mapped.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use instar_core::testkit::{
     self, check_format, check_hostile, check_source, data, extents, open, probe,
 };
 use instar_core::{
-    Confidence, Context, ErrorKind, ExternalPolicy, MemoryStorage, Notices, Opener, QemuVersion,
-    Status,
+    Confidence, Context, ErrorKind, ExternalPolicy, MemoryStorage, Opener, QemuVersion, Status,
 };
 use pretty_assertions::assert_eq;
 
@@ -29,22 +28,17 @@ fn map(disk: &Disk) -> Vec<(u64, Status)> {
 
 /// The map that this version of qemu has, and the warnings.
 fn map_of(qemu: QemuVersion, bytes: Vec<u8>) -> (Vec<(u64, Status)>, Vec<String>) {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&heard);
-    let notices = Notices::new(false, move |notice| sink.lock().unwrap().push(notice.text.clone()));
     let opener = Opener::new(ExternalPolicy::Ignore).unwrap();
-    let context = Arc::new(Context { qemu, notices, opener, ..Context::default() });
+    let (context, heard) = testkit::listening(Context { qemu, opener, ..Context::default() });
     let storage = MemoryStorage::from_bytes(bytes);
     let mut source = testkit::open_with(&Parallels, storage, &context).unwrap();
     let list = extents(source.as_mut()).unwrap();
-    let warnings = heard.lock().unwrap().clone();
-    (list, warnings)
+    (list, heard.take())
 }
 
 /// The refusal, with its kind.
 fn refusal(bytes: Vec<u8>) -> (ErrorKind, String) {
-    let error = open(&Parallels, MemoryStorage::from_bytes(bytes)).err().expect("is refused");
-    (error.kind(), error.to_string())
+    testkit::refusal(&Parallels, MemoryStorage::from_bytes(bytes))
 }
 
 /// Where cluster `number` of the file is, that of header and table not counted.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use instar_core::testkit::{
-    check_format, check_hostile, check_source, context, data, extents, open, open_with, probe,
+    self, check_format, check_hostile, check_source, context, data, extents, open, open_with, probe,
 };
 use instar_core::{
     Batch, Confidence, Context, ErrorKind, ExtentSource, Image, Location, MemoryStorage, Notices,
@@ -26,8 +26,7 @@ fn map(builder: &Builder) -> Result<Vec<(u64, Status)>> {
 
 /// The refusal, at open or while mapping, with its kind.
 fn refusal(builder: &Builder) -> (ErrorKind, String) {
-    let error = map(builder).expect_err("is refused");
-    (error.kind(), error.to_string())
+    testkit::refusal(&Qcow, builder.storage())
 }
 
 #[test]

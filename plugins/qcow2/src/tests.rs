@@ -1,12 +1,12 @@
 //! What the format makes of the samples, and what it refuses.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use instar_core::testkit::{
-    Meter, check_format, check_holes, check_hostile, check_source, context, data, extents, open,
-    open_storage, open_with,
+    self, Meter, check_format, check_holes, check_hostile, check_source, context, data, extents,
+    open, open_storage, open_with,
 };
-use instar_core::{Context, Error, ErrorKind, MemoryStorage, Notices, Place, Result, Status};
+use instar_core::{Context, Error, ErrorKind, MemoryStorage, Place, Result, Status};
 use pretty_assertions::assert_eq;
 
 use crate::Qcow2;
@@ -34,14 +34,10 @@ fn the_statuses_of_a_mixed_image() {
 
 /// What is warned about while an image is opened and mapped, and the map.
 fn warned(bytes: Vec<u8>) -> (Vec<String>, Vec<(u64, Status)>) {
-    let got = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&got);
-    let notices = Notices::new(false, move |n| sink.lock().unwrap().push(n.text.clone()));
-    let context = Arc::new(Context { notices, ..Context::default() });
+    let (context, heard) = testkit::listening(Context::default());
     let mut source = open_with(&Qcow2, MemoryStorage::from_bytes(bytes), &context).unwrap();
     let map = extents(source.as_mut()).unwrap();
-    let texts = got.lock().unwrap().clone();
-    (texts, map)
+    (heard.take(), map)
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use instar_core::testkit::{check_format, check_hostile, data, extents, open, open_with, probe};
+use instar_core::testkit::{
+    self, check_format, check_hostile, data, extents, open, open_with, probe,
+};
 use instar_core::{
     Batch, Confidence, Context, ErrorKind, MAX_LENGTH, MemoryStorage, Notices, Result, Role, Status,
 };
@@ -19,8 +21,7 @@ fn map(builder: &Builder) -> Result<Vec<(u64, Status)>> {
 
 /// The refusal, at open or while mapping, with its kind.
 fn refusal(builder: &Builder) -> (ErrorKind, String) {
-    let error = map(builder).expect_err("is refused");
-    (error.kind(), error.to_string())
+    testkit::refusal(&Qed, builder.storage())
 }
 
 #[test]

@@ -1,13 +1,9 @@
 //! The plugin as a whole: what opens, what does not, and what is mapped.
 
-use std::sync::{Arc, Mutex};
-
 use instar_core::testkit::{
     self, check_format, check_hostile, check_source, data, extents, open, probe,
 };
-use instar_core::{
-    Confidence, Context, ErrorKind, ExternalPolicy, MemoryStorage, Notices, Opener, Place, Status,
-};
+use instar_core::{Confidence, ErrorKind, MemoryStorage, Place, Status};
 use pretty_assertions::assert_eq;
 
 use crate::Vdi;
@@ -23,19 +19,12 @@ fn map(disk: &Disk) -> Vec<(u64, Status)> {
 
 /// The refusal, with its kind.
 fn refusal(bytes: Vec<u8>) -> (ErrorKind, String) {
-    let error = open(&Vdi, MemoryStorage::from_bytes(bytes)).err().expect("is refused");
-    (error.kind(), error.to_string())
+    testkit::refusal(&Vdi, MemoryStorage::from_bytes(bytes))
 }
 
-/// The warnings of opening `disk`.
+/// The warnings of opening and mapping `disk`.
 fn warnings(disk: &Disk) -> Vec<String> {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&heard);
-    let notices = Notices::new(false, move |notice| sink.lock().unwrap().push(notice.text.clone()));
-    let opener = Opener::new(ExternalPolicy::Ignore).unwrap();
-    let context = Arc::new(Context { notices, opener, ..Context::default() });
-    testkit::open_with(&Vdi, memory(disk), &context).unwrap();
-    heard.lock().unwrap().clone()
+    testkit::warnings(&Vdi, memory(disk))
 }
 
 /// Where the block with this entry is, in most samples.

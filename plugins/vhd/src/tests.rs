@@ -1,14 +1,13 @@
 //! The plugin as a whole: what opens, what does not, and what is mapped.
 
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use instar_core::testkit::{
     self, Random, check_format, check_hostile, check_source, data, extents, open, open_with, probe,
 };
 use instar_core::{
-    Confidence, Context, ErrorKind, ExternalPolicy, MemoryStorage, Notices, Opener, Place,
-    QemuVersion, Role, Status,
+    Confidence, Context, ErrorKind, MemoryStorage, Notices, Place, QemuVersion, Role, Status,
 };
 use pretty_assertions::assert_eq;
 
@@ -29,19 +28,12 @@ fn map(storage: MemoryStorage) -> Vec<(u64, Status)> {
 
 /// The refusal, with its kind.
 fn refusal(bytes: Vec<u8>) -> (ErrorKind, String) {
-    let error = open(&Vhd, MemoryStorage::from_bytes(bytes)).err().expect("is refused");
-    (error.kind(), error.to_string())
+    testkit::refusal(&Vhd, MemoryStorage::from_bytes(bytes))
 }
 
-/// The warnings of opening `bytes`.
+/// The warnings of opening and mapping `bytes`.
 fn warnings(bytes: Vec<u8>) -> Vec<String> {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&heard);
-    let notices = Notices::new(false, move |notice| sink.lock().unwrap().push(notice.text.clone()));
-    let opener = Opener::new(ExternalPolicy::Ignore).unwrap();
-    let context = Arc::new(Context { notices, opener, ..Context::default() });
-    testkit::open_with(&Vhd, MemoryStorage::from_bytes(bytes), &context).unwrap();
-    heard.lock().unwrap().clone()
+    testkit::warnings(&Vhd, MemoryStorage::from_bytes(bytes))
 }
 
 fn over_holes(at: u64) -> Status {

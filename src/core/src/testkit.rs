@@ -3,6 +3,7 @@
 //! A broken law is a panic that says which one, as in any test.
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
+mod answers;
 mod format;
 mod hostile;
 mod input;
@@ -24,6 +25,7 @@ use crate::{
     QemuVersion, Result, RunKind, SECTOR, Status, Storage, open_layer, read_padded,
 };
 
+pub use answers::{Heard, listening, refusal, warnings};
 pub use format::{Checked, check_format, check_registry};
 pub use hostile::{Budget, Outcome, check_chain, check_hostile, check_image, check_rows, metadata};
 pub use input::{decode, encode, join, split};
@@ -35,12 +37,16 @@ pub use seal::{Seal, seal};
 
 /// A context for tests: other files are ignored, warnings dropped.
 pub fn context() -> Arc<Context> {
-    Arc::new(Context {
+    Arc::new(ignoring())
+}
+
+fn ignoring() -> Context {
+    Context {
         limits: Limits::default(),
         qemu: QemuVersion::NEWEST,
         opener: Opener::new(ExternalPolicy::Ignore).expect("ignoring opens nothing"),
         notices: Notices::default(),
-    })
+    }
 }
 
 /// Opens an image in memory under the name `image`.

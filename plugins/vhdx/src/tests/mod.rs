@@ -5,14 +5,14 @@ mod log;
 mod refused;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use instar_core::testkit::{
-    check_format, check_holes, context, data, extents, open, open_with, probe,
+    self, check_format, check_holes, context, data, extents, open, open_with, probe,
 };
 use instar_core::{
-    Batch, Confidence, Context, ErrorKind, ExtentSource, ExternalPolicy, Flow, Image, Location,
-    MemoryStorage, Notices, Opener, Role, Status,
+    Batch, Confidence, Context, ErrorKind, ExtentSource, Flow, Image, Location, MemoryStorage,
+    Notices, Role, Status,
 };
 use pretty_assertions::assert_eq;
 
@@ -30,25 +30,12 @@ fn map(sample: &Sample) -> Vec<(u64, Status)> {
 
 /// What opening or mapping a sample says, and of which kind the error is.
 fn refusal(sample: &Sample) -> (ErrorKind, String) {
-    let error = match open(&Vhdx, sample.storage()) {
-        Err(error) => error,
-        Ok(mut source) => extents(source.as_mut()).expect_err("refused"),
-    };
-    (error.kind(), error.to_string())
+    testkit::refusal(&Vhdx, sample.storage())
 }
 
-/// The warnings on opening a sample.
+/// The warnings of opening and mapping a sample.
 fn warnings(sample: &Sample) -> Vec<String> {
-    let texts = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&texts);
-    let context = Arc::new(Context {
-        notices: Notices::new(false, move |n| sink.lock().unwrap().push(n.text.clone())),
-        opener: Opener::new(ExternalPolicy::Ignore).expect("opens nothing"),
-        ..Context::default()
-    });
-    open_with(&Vhdx, sample.storage(), &context).map(drop).expect("opens");
-    let texts = texts.lock().unwrap();
-    texts.clone()
+    testkit::warnings(&Vhdx, sample.storage())
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 mod refused;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use instar_core::testkit::{
-    check_format, check_holes, check_hostile, check_source, context, data, extents, open, open_with,
+    self, check_format, check_holes, check_hostile, check_source, context, data, extents, open,
+    open_with,
 };
 use instar_core::{
-    Context, ErrorKind, ExtentSource, ImageFile, Limits, MemoryStorage, Notices, Opener, Place,
-    Role, Status,
+    Context, ErrorKind, ExtentSource, ImageFile, Limits, MemoryStorage, Place, Role, Status,
 };
 use pretty_assertions::assert_eq;
 
@@ -40,18 +40,7 @@ fn walk_error(bytes: Vec<u8>) -> (u64, String) {
 
 /// The warnings that opening and mapping give.
 fn warnings(bytes: Vec<u8>) -> Vec<String> {
-    let list: Arc<Mutex<Vec<String>>> = Arc::default();
-    let sink = Arc::clone(&list);
-    let notices = Notices::new(false, move |notice| sink.lock().unwrap().push(notice.text.clone()));
-    let context = Context {
-        opener: Opener::new(instar_core::ExternalPolicy::Ignore).unwrap(),
-        notices,
-        ..Context::default()
-    };
-    let source = open_with(&Vmdk, MemoryStorage::from_bytes(bytes), &Arc::new(context));
-    extents(source.unwrap().as_mut()).unwrap();
-    let list = list.lock().unwrap();
-    list.clone()
+    testkit::warnings(&Vmdk, MemoryStorage::from_bytes(bytes))
 }
 
 #[test]
