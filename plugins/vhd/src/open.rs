@@ -65,7 +65,7 @@ impl VhdSource {
             DiskType::Fixed => return Ok(source(None, None)),
             DiskType::Dynamic | DiskType::Other(_) => (None, None),
             DiskType::Differencing => (
-                Some(Bitmaps::new(Arc::clone(storage), blocks.bitmap, Arc::clone(&image.context))),
+                Some(Bitmaps::new(Arc::clone(storage), blocks.bitmap, Arc::clone(image.context))),
                 Some(parent::read(&header, header_at, image)?),
             ),
         };
