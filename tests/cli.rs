@@ -353,18 +353,28 @@ fn reads_are_aligned_to_the_sector_size() {
 fn aligned_reads(folder: &Path, name: &str, unit: u64) -> usize {
     let trace = tempfile::NamedTempFile::new().unwrap();
     let mut strace = Command::new("strace");
-    strace.current_dir(folder).args(["-f", "-q", "-y", "-s", "0", "-e", "trace=read,pread64"]);
+    strace.current_dir(folder).args(["-f", "-q", "-y", "-s", "1"]);
+    strace.args(["-e", "trace=read,pread64,preadv2"]);
     strace.arg("-o").arg(trace.path()).arg(env!("CARGO_BIN_EXE_instar"));
     strace.args(["map", "--external=ignore", &format!("--sector-size={unit}"), name]);
     run(&mut strace);
     let text = fs::read_to_string(trace.path()).unwrap();
     let mut reads = 0;
     for line in text.lines().filter(|line| line.contains(&format!("/{name}>"))) {
-        assert!(line.contains("pread64("), "a read without an offset: {line}");
-        // pread64(3</dir/name>, ""..., length, offset) = got
         let arguments = line.rsplit_once(") =").unwrap().0;
         let mut numbers = arguments.rsplit(", ").map(|n| n.parse::<u64>().unwrap_or(1));
-        let (offset, length) = (numbers.next().unwrap(), numbers.next().unwrap());
+        // preadv2(3</dir/name>, [{iov_base=""..., iov_len=length}], 1, offset, RWF_NOWAIT) = got
+        // pread64(3</dir/name>, ""..., length, offset) = got
+        let (offset, length) = if line.contains("preadv2(") {
+            assert_eq!(numbers.next(), Some(1), "flags: {line}");
+            let (offset, _) = (numbers.next().unwrap(), numbers.next());
+            let length = line.split("iov_len=").nth(1).and_then(|rest| rest.split('}').next());
+            let length = length.and_then(|digits| digits.parse().ok());
+            (offset, length.unwrap_or_else(|| panic!("no length: {line}")))
+        } else {
+            assert!(line.contains("pread64("), "a read without an offset: {line}");
+            (numbers.next().unwrap(), numbers.next().unwrap())
+        };
         assert_eq!((offset % unit, length % unit), (0, 0), "{unit}: {line}");
         reads += 1;
     }

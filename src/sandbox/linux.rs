@@ -140,6 +140,8 @@ use Condition::{Any, FileControl, Itself, NoExecution, ReadOnly};
 const CALLS: &[Call] = calls! {
     // The image and the output.
     pread64 SYS_pread64 Any;
+    preadv2 SYS_preadv2 Any;
+    fadvise64 SYS_fadvise64 Any;
     lseek SYS_lseek Any;
     fstat SYS_fstat Any;
     close SYS_close Any;

@@ -103,6 +103,8 @@ impl ExtentSource for QcowSource {
                 }
                 Stretch::Table(entry) => {
                     self.references.count(first, &self.context.notices)?;
+                    let (l1, length) = (self.header.l1_offset, self.header.table());
+                    self.l1.announce(l1, first, wanted, length, u64::from_be_bytes);
                     self.table(u64::from_be_bytes(entry), out)?
                 }
             };

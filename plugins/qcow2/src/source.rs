@@ -164,7 +164,13 @@ impl ExtentSource for Qcow2Source {
                 Stretch::Absent(count) => self.push_tables(first, count, Status::Absent, out),
                 Stretch::Table(entry) => match u64::from_be_bytes(entry) & entry::OFFSET {
                     0 => self.push_tables(first, 1, Status::Absent, out),
-                    table => self.table(first, table, out)?,
+                    table => {
+                        let length = self.header.cluster();
+                        self.l1.announce(self.header.l1_offset, first, wanted, length, |entry| {
+                            u64::from_be_bytes(entry) & entry::OFFSET
+                        });
+                        self.table(first, table, out)?
+                    }
                 },
             };
             if flow == Flow::Stop {

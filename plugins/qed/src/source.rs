@@ -131,6 +131,8 @@ impl ExtentSource for QedSource {
                 }
                 Stretch::Table(entry) => {
                     self.references.count(first, &self.context.notices)?;
+                    let (l1, length) = (self.header.l1_offset, self.header.table());
+                    self.l1.announce(l1, first, wanted, length, u64::from_le_bytes);
                     self.table(u64::from_le_bytes(entry), out)?
                 }
             };

@@ -23,6 +23,8 @@ pub struct TableReader {
     /// What the host was last found to have: whether this range of the file is a hole.
     known: Range<u64>,
     known_is_hole: bool,
+    /// The entry of an upper table up to which lower tables were announced.
+    told: u64,
 }
 
 /// The most bytes that are read beyond what was asked for: enough for small tables that lie side
@@ -31,6 +33,10 @@ const AHEAD: u64 = 64 << 10;
 
 /// Bytes of an upper table that are looked at together.
 const UPPER_WINDOW: u64 = 64 << 10;
+
+/// The most tables, and bytes of tables, that a slow storage is told of ahead.
+const ANNOUNCED: u64 = 64;
+const ANNOUNCED_BYTES: u64 = 4 << 20;
 
 /// What an upper table says from one of its entries on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +66,7 @@ impl TableReader {
             limit: limits.table_window,
             known: 0..0,
             known_is_hole: false,
+            told: 0,
         }
     }
 
@@ -140,6 +147,44 @@ impl TableReader {
             (0, Some(entry)) => Stretch::Table(*entry),
             (zeros, _) => Stretch::Absent(zeros as u64),
         })
+    }
+
+    /// If reads have had to wait lately, tells the storage where the tables are that entry `index`
+    /// of an upper table and those behind it name, `wanted` at most and as far as they are in
+    /// memory. To be called where [`TableReader::stretch`] has found a table at `index`.
+    ///
+    /// A lower table has `length` bytes, at the file offset that `place` makes of an entry; 0 is
+    /// none. Wrong places do no harm.
+    pub fn announce<const N: usize>(
+        &mut self,
+        table: u64,
+        index: u64,
+        wanted: u64,
+        length: u64,
+        place: impl Fn([u8; N]) -> u64,
+    ) {
+        if !self.storage.is_slow() {
+            return;
+        }
+        let most = (ANNOUNCED_BYTES / length.max(1)).clamp(1, ANNOUNCED);
+        let told =
+            if self.told > index.saturating_add(most) { index } else { self.told.max(index) };
+        // Not one by one: a medium answers many questions as fast as one.
+        if told.saturating_sub(index) > most / 2 {
+            return;
+        }
+        let from = table.saturating_add(told.saturating_mul(N as u64));
+        let skip = from.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
+        let entries = skip.and_then(|skip| self.buffer.get(skip..)).unwrap_or_default();
+        let until = index.saturating_add(wanted.min(most));
+        let count = usize::try_from(until.saturating_sub(told)).unwrap_or(0);
+        for entry in entries.chunks_exact(N).filter_map(<[u8]>::first_chunk).take(count) {
+            match place(*entry) {
+                0 => {}
+                at => self.storage.will_need(at, length),
+            }
+        }
+        self.told = until;
     }
 
     /// Bytes that are held in memory, for [`ExtentSource::buffered`](crate::ExtentSource::buffered).
@@ -229,9 +274,15 @@ fn zero_run<const N: usize>(table: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use positioned_io::ReadAt;
+
     use super::*;
-    use crate::MemoryStorage;
     use crate::testkit::Meter;
+    use crate::{MemoryStorage, Run};
     use pretty_assertions::assert_eq;
 
     #[test]
@@ -298,6 +349,79 @@ mod tests {
         }
         assert_eq!(table.stretch::<8>(96, 40_000, 1).unwrap_err().kind(), ErrorKind::Corrupt);
         assert_eq!(table.stretch::<8>(96, u64::MAX, 1).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    /// Slow for as long as it has not been told of so many tables.
+    struct Slow {
+        inner: MemoryStorage,
+        told: Mutex<Vec<(u64, u64)>>,
+        is_slow: AtomicBool,
+    }
+
+    impl ReadAt for Slow {
+        fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+            self.inner.read_at(at, buffer)
+        }
+    }
+
+    impl Storage for Slow {
+        fn len(&self) -> u64 {
+            self.inner.len()
+        }
+
+        fn run_at(&self, at: u64) -> io::Result<Run> {
+            self.inner.run_at(at)
+        }
+
+        fn allocated(&self) -> u64 {
+            self.inner.allocated()
+        }
+
+        fn is_slow(&self) -> bool {
+            self.is_slow.load(Ordering::Relaxed)
+        }
+
+        fn will_need(&self, at: u64, length: u64) {
+            self.told.lock().unwrap().push((at, length));
+        }
+    }
+
+    #[test]
+    fn a_slow_storage_is_told_of_the_next_tables_once() {
+        // Entry i names the table at 1000 * i; entry 0 and every tenth name none.
+        let entry = |i: u64| if i % 10 == 0 { 0 } else { 1000 * i };
+        let bytes: Vec<u8> = (0..9000).flat_map(|i| entry(i).to_le_bytes()).collect();
+        let storage = Arc::new(Slow {
+            inner: MemoryStorage::from_bytes(bytes),
+            told: Mutex::default(),
+            is_slow: AtomicBool::new(false),
+        });
+        let mut table = TableReader::new("L1 table", storage.clone(), &Limits::default());
+        let mut told = |index: u64, length: u64, is_slow: bool| {
+            storage.is_slow.store(is_slow, Ordering::Relaxed);
+            table.stretch::<8>(0, index, 9000 - index).unwrap();
+            table.announce(0, index, 9000 - index, length, u64::from_le_bytes);
+            std::mem::take(&mut *storage.told.lock().unwrap())
+        };
+        let tables = |indices: Range<u64>, length: u64| -> Vec<_> {
+            indices.map(entry).filter(|at| *at != 0).map(|at| (at, length)).collect()
+        };
+        assert_eq!(told(1, 512, false), []);
+        assert_eq!(told(1, 512, true), tables(1..65, 512));
+        assert_eq!(told(1, 512, true), []);
+        assert_eq!(told(2, 512, true), []);
+        // Half of them are used up.
+        assert_eq!(told(33, 512, true), tables(65..97, 512));
+        assert_eq!(told(34, 512, true), []);
+        // From elsewhere, and back.
+        assert_eq!(told(5001, 512, true), tables(5001..5065, 512));
+        assert_eq!(told(7, 512, true), tables(7..71, 512));
+        // At most 4 MiB, and at least one.
+        assert_eq!(told(3001, 1 << 20, true), tables(3001..3005, 1 << 20));
+        assert_eq!(told(4001, 8 << 20, true), tables(4001..4002, 8 << 20));
+        // As far as the table goes, and what of it is in memory.
+        assert_eq!(told(8991, 512, true), tables(8991..9000, 512));
+        assert_eq!(told(8181, 512, true), tables(8181..8192, 512));
     }
 
     #[test]

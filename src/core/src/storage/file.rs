@@ -10,6 +10,7 @@ use positioned_io::ReadAt;
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use super::patience::Patience;
 use super::{Run, RunKind, Storage};
 use crate::{Error, ErrorKind, MAX_LENGTH, Result};
 
@@ -33,6 +34,7 @@ pub struct FileStorage {
     has_holes: bool,
     /// Where the last hole that was found ends: data, which need not be looked for again.
     data_at: AtomicU64,
+    patience: Patience,
     unit: u64,
 }
 
@@ -77,6 +79,7 @@ impl FileStorage {
             stamp: Stamp::new(meta.len(), meta.mtime(), meta.mtime_nsec()),
             has_holes: kind.is_file(),
             data_at: AtomicU64::new(u64::MAX),
+            patience: Patience::default(),
             file,
             length,
             unit: READ_UNIT,
@@ -102,7 +105,7 @@ impl FileStorage {
         let mut around = vec![0; usize::try_from(end - start).map_err(too_large)?];
         let mut filled = 0;
         while let Some(rest) = around.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let read = self.file.read_at(start + filled as u64, rest)?;
+            let read = self.patience.read_at(&self.file, rest, start + filled as u64)?;
             filled += read;
             // Less than a unit: the end of the file.
             if read == 0 || filled as u64 % self.unit != 0 {
@@ -140,7 +143,7 @@ struct NotAFile {
 impl ReadAt for FileStorage {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         if at % self.unit == 0 && buffer.len() as u64 % self.unit == 0 {
-            self.file.read_at(at, buffer)
+            self.patience.read_at(&self.file, buffer, at)
         } else {
             self.read_around(at, buffer)
         }
@@ -195,6 +198,18 @@ impl Storage for FileStorage {
 
     fn read_unit(&self) -> u64 {
         self.unit
+    }
+
+    fn is_slow(&self) -> bool {
+        self.patience.was_needed()
+    }
+
+    fn will_need(&self, at: u64, length: u64) {
+        // Not for ever, if nothing comes of it.
+        self.patience.forget();
+        if self.run_at(at).is_ok_and(|run| run.kind == RunKind::Data) {
+            self.patience.announce(&self.file, at, length);
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod file;
 mod memory;
+#[cfg_attr(not(target_os = "linux"), path = "impatience.rs")]
+mod patience;
 
 use std::io;
 
@@ -68,6 +70,16 @@ pub trait Storage: ReadAt + Send + Sync {
     /// is served without copying.
     fn read_unit(&self) -> u64 {
         SECTOR
+    }
+
+    /// Whether reads have had to wait lately, so that it is worth a call to say what will be read.
+    fn is_slow(&self) -> bool {
+        false
+    }
+
+    /// Says that the `length` bytes at `at` will be read soon. A hint: it may be ignored.
+    fn will_need(&self, at: u64, length: u64) {
+        let _ = (at, length);
     }
 }
 
