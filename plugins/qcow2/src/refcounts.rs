@@ -54,19 +54,13 @@ impl<'a> Counter<'a> {
         let cluster = self.header.cluster();
         let per_block = 1 << (self.header.cluster_bits + 3 - self.header.refcount_order);
         let (table_offset, table_size) = self.header.refcount_table;
+        // As far as the table and the file go: there may be a million of them.
+        let blocks = clusters.div_ceil(per_block).min(table_size / 8);
+        let stored = blocks.min(self.file_end.saturating_sub(table_offset) / 8);
         let mut counted = 0;
-        let mut first = 0;
-        while first < clusters {
-            let entry_at = first / per_block * 8;
-            if entry_at >= table_size {
-                break;
-            }
-            let wanted = per_block.min(clusters - first);
-            first += wanted;
-            let Some(entry_at) = self.inside("refcount table", table_offset, entry_at, 8)? else {
-                continue;
-            };
-            let entry = self.table.bytes(entry_at, 8)?;
+        for index in 0..stored {
+            let wanted = per_block.min(clusters - index * per_block);
+            let entry = self.table.bytes(table_offset + index * 8, 8)?;
             let offset =
                 entry.first_chunk().map_or(0, |e| u64::from_be_bytes(*e)) & REFBLOCK_OFFSET;
             if offset == 0 {
@@ -79,28 +73,26 @@ impl<'a> Counter<'a> {
                 return Ok(false);
             }
             let bytes = (wanted << self.header.refcount_order).div_ceil(8);
-            let Some(at) = self.inside("refcount block", offset, 0, bytes)? else {
+            if offset.saturating_add(bytes) > self.file_end {
+                self.outside("refcount block", offset)?;
                 continue;
-            };
+            }
             // Not more than a cluster.
-            let block = self.block.bytes(at, usize::try_from(bytes).unwrap_or(0))?;
+            let block = self.block.bytes(offset, usize::try_from(bytes).unwrap_or(0))?;
             counted += count_used(block, self.header.refcount_order, wanted);
             if counted >= threshold {
                 return Ok(true);
             }
         }
+        if stored < blocks {
+            self.outside("refcount table", table_offset)?;
+        }
         Ok(false)
     }
 
-    /// `base + skip`, if so many bytes there are inside the file. What is not counts as unused,
-    /// as in qemu, but not silently.
-    fn inside(&self, what: &str, base: u64, skip: u64, length: u64) -> Result<Option<u64>> {
-        let at = base.saturating_add(skip);
-        if at.saturating_add(length) <= self.file_end {
-            return Ok(Some(at));
-        }
-        self.context.notices.warn(format!("the {what} at {base:#x} is outside the file"))?;
-        Ok(None)
+    /// What is outside the file counts as unused, as in qemu, but not silently.
+    fn outside(&self, what: &str, at: u64) -> Result<()> {
+        self.context.notices.warn(format!("the {what} at {at:#x} is outside the file"))
     }
 }
 

@@ -66,6 +66,20 @@ fn structures_in_one_place_are_warned_about() {
     );
 }
 
+/// Its entries, of which there may be a million, were once told of one by one.
+#[test]
+fn a_refcount_table_outside_the_file_is_told_of_once_and_mapped() {
+    for (offset, clusters) in [(1_u64 << 61, 128_u32), ((1 << 60) - K64, 128), (1 << 61, 1)] {
+        let image = Builder::new(16, 10 * K64)
+            .table(&[0, ZERO])
+            .with(48, &offset.to_be_bytes())
+            .with(56, &clusters.to_be_bytes());
+        let storage = MemoryStorage::new(1 << 60).with_data(0, image.bytes());
+        let text = format!("the refcount table at {offset:#x} is outside the file");
+        assert_eq!(testkit::warnings(&Qcow2, storage), [text]);
+    }
+}
+
 #[test]
 fn a_table_that_is_named_many_times_is_noticed_and_mapped() {
     for words in [vec![0; 64], vec![ZERO; 64], vec![COMPRESSED; 64], vec![512 * 20, 0, ZERO]] {
