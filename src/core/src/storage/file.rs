@@ -97,6 +97,10 @@ impl FileStorage {
         self
     }
 
+    fn read_file(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        self.patience.read_at(&self.file, buffer, at, self.length)
+    }
+
     /// Reads the aligned surroundings of `buffer` and copies its part.
     fn read_around(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let start = at - at % self.unit;
@@ -105,7 +109,7 @@ impl FileStorage {
         let mut around = vec![0; usize::try_from(end - start).map_err(too_large)?];
         let mut filled = 0;
         while let Some(rest) = around.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let read = self.patience.read_at(&self.file, rest, start + filled as u64)?;
+            let read = self.read_file(rest, start + filled as u64)?;
             filled += read;
             // Less than a unit: the end of the file.
             if read == 0 || filled as u64 % self.unit != 0 {
@@ -143,7 +147,7 @@ struct NotAFile {
 impl ReadAt for FileStorage {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         if at % self.unit == 0 && buffer.len() as u64 % self.unit == 0 {
-            self.patience.read_at(&self.file, buffer, at)
+            self.read_file(buffer, at)
         } else {
             self.read_around(at, buffer)
         }

@@ -17,7 +17,13 @@ impl Patience {
 
     pub(super) fn announce(&self, _: &File, _: u64, _: u64) {}
 
-    pub(super) fn read_at(&self, file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    pub(super) fn read_at(
+        &self,
+        file: &File,
+        buffer: &mut [u8],
+        at: u64,
+        _: u64,
+    ) -> io::Result<usize> {
         file.read_at(buffer, at)
     }
 }

@@ -38,16 +38,22 @@ impl Patience {
         self.left.store(left.saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// As [`FileExt::read_at`]: less than asked for is all there is.
-    pub(super) fn read_at(&self, file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        let length = buffer.len();
+    /// As [`FileExt::read_at`], of a file of `end` bytes: less than asked for is all there is.
+    pub(super) fn read_at(
+        &self,
+        file: &File,
+        buffer: &mut [u8],
+        at: u64,
+        end: u64,
+    ) -> io::Result<usize> {
+        let wanted = end.saturating_sub(at).min(buffer.len() as u64);
         let parts = &mut [io::IoSliceMut::new(buffer)];
         match preadv2(file, parts, at, ReadWriteFlags::NOWAIT) {
-            Ok(count) if count == length => {
+            Ok(count) if count as u64 >= wanted => {
                 self.forget();
                 return Ok(count);
             }
-            // The file ends, or the rest is not in memory. Again from the start: reads are aligned.
+            // The rest is not in memory. Again from the start: reads are aligned.
             Ok(_) => {}
             Err(Errno::AGAIN) => self.left.store(MEMORY, Ordering::Relaxed),
             // Not on every file system; what is really wrong will be said again.
@@ -89,15 +95,15 @@ mod tests {
         // A read that fails, and one of which a part is in memory.
         for warm in [0, 8192] {
             fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-            assert_eq!(patience.read_at(&file, &mut vec![0; warm], 0).unwrap(), warm);
+            let end = bytes.len() as u64;
+            assert_eq!(patience.read_at(&file, &mut vec![0; warm], 0, end).unwrap(), warm);
             for _ in 0..2 {
                 let mut found = vec![0; bytes.len() + 100];
-                assert_eq!(patience.read_at(&file, &mut found, 0).unwrap(), bytes.len());
+                assert_eq!(patience.read_at(&file, &mut found, 0, end).unwrap(), bytes.len());
                 assert!(found.starts_with(&bytes));
             }
-            let end = bytes.len() as u64;
-            assert_eq!(patience.read_at(&file, &mut [0; 10], end).unwrap(), 0);
-            assert_eq!(patience.read_at(&file, &mut [0; 10], end - 4).unwrap(), 4);
+            assert_eq!(patience.read_at(&file, &mut [0; 10], end, end).unwrap(), 0);
+            assert_eq!(patience.read_at(&file, &mut [0; 10], end - 4, end).unwrap(), 4);
         }
     }
 }
