@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use instar_core::{
     Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, References,
-    Result, Role, SECTOR, Status, Storage, Stretch, TableReader, read_padded,
+    Result, Role, SECTOR, Status, Storage, Stretch, TableReader, Upper, read_padded,
 };
 
 use crate::disk::{ENTRY, HEADER, Header, L2Entry};
@@ -89,23 +89,23 @@ impl ExtentSource for QcowSource {
     }
 
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        let at = self.header.l1_offset;
+        let upper = Upper { at, lower: self.header.table(), place: u64::from_be_bytes };
         let bits = self.header.table_bits();
         while out.cursor() < out.end() {
             let first = out.cursor() >> bits;
             let wanted = out.end().div_ceil(1 << bits) - first;
             // The question ends with the disk, so these are entries of the table, which has been
             // checked to be in the file.
-            let flow = match self.l1.stretch(self.header.l1_offset, first, wanted)? {
+            let flow = match self.l1.stretch(&upper, first, wanted)? {
                 Stretch::Absent(count) => {
                     // At most 2^28 tables of 2^29 bytes.
                     let end = (first + count) << bits;
                     out.push(end - out.cursor(), Status::Absent)
                 }
-                Stretch::Table(entry) => {
+                Stretch::Table(table) => {
                     self.references.count(first, &self.context.notices)?;
-                    let (l1, length) = (self.header.l1_offset, self.header.table());
-                    self.l1.announce(l1, first, wanted, length, u64::from_be_bytes);
-                    self.table(u64::from_be_bytes(entry), out)?
+                    self.table(table, out)?
                 }
             };
             if flow == Flow::Stop {

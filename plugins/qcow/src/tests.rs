@@ -1,19 +1,15 @@
 //! The plugin as a whole: what opens, what does not, and what is mapped.
 
 use std::ffi::OsString;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use instar_core::testkit::{
-    self, check_format, check_hostile, check_source, context, data, extents, open, open_with, probe,
+    self, Meter, check_format, check_hostile, check_source, context, data, extents, open,
+    open_storage, open_with, probe,
 };
 use instar_core::{
-    Batch, Confidence, Context, ErrorKind, ExtentSource, Image, Location, MemoryStorage, Notices,
-    Result, Role, Run, Status, Storage, open_layer,
+    Batch, Confidence, ErrorKind, ExtentSource, MemoryStorage, Result, Role, Status,
 };
-use positioned_io::ReadAt;
 use pretty_assertions::assert_eq;
 
 use crate::Qcow;
@@ -138,9 +134,9 @@ fn tables_in_holes_are_not_read() {
     let storage = MemoryStorage::new((1 << 20) + (TABLES << 16))
         .with_data(0, &header[..48])
         .with_data(L1_AT as u64, l1);
-    let (mut source, reads) = counted(storage);
+    let (mut source, meter) = counted(storage);
     assert_eq!(extents(source.as_mut()).unwrap(), [(TABLES << 29, Status::Absent)]);
-    assert!(reads.load(Ordering::Relaxed) < 50);
+    assert!(meter.calls() < 50);
 }
 
 /// No writer makes such an image, whose map may be much larger than its file.
@@ -151,8 +147,7 @@ fn tables_that_are_named_many_times_are_noticed() {
         for _ in 0..tables {
             builder = builder.l1_entry(L2_AT);
         }
-        let strict = Context { notices: Notices::new(true, |_| {}), ..Context::default() };
-        let mut source = open_with(&Qcow, builder.storage(), &Arc::new(strict)).unwrap();
+        let mut source = open_with(&Qcow, builder.storage(), &testkit::strict()).unwrap();
         extents(source.as_mut())
     };
     assert_eq!(many(16).unwrap(), [(16 << 21, Status::Absent)]);
@@ -384,44 +379,19 @@ fn damaged_images_are_mapped_or_refused() {
     }
 }
 
-/// Bytes in memory that count how often they are read, in units as files are by default.
-struct Counted {
-    inner: MemoryStorage,
-    reads: Arc<AtomicUsize>,
+/// An image, and how often its bytes are read, in units as files are by default.
+fn counted(inner: MemoryStorage) -> (Box<dyn ExtentSource>, Arc<Meter>) {
+    let meter = Arc::new(Meter::new(Arc::new(inner), u64::MAX).with_unit(4096));
+    (open_storage(&Qcow, meter.clone(), &context()).unwrap(), meter)
 }
 
-impl ReadAt for Counted {
-    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        self.inner.read_at(at, buffer)
-    }
-}
-
-impl Storage for Counted {
-    fn len(&self) -> u64 {
-        self.inner.len()
-    }
-
-    fn run_at(&self, at: u64) -> io::Result<Run> {
-        self.inner.run_at(at)
-    }
-
-    fn allocated(&self) -> u64 {
-        self.inner.allocated()
-    }
-
-    fn read_unit(&self) -> u64 {
-        4096
-    }
-}
-
-/// An image, and how often its bytes were read.
-fn counted(inner: MemoryStorage) -> (Box<dyn ExtentSource>, Arc<AtomicUsize>) {
-    let reads = Arc::new(AtomicUsize::new(0));
-    let storage: Arc<dyn Storage> = Arc::new(Counted { inner, reads: Arc::clone(&reads) });
-    let (location, context) = (Location::new(Path::new("image")), context());
-    let image = Image { storage, location: &location, context: &context };
-    (open_layer(&Qcow, image).unwrap(), reads)
+#[test]
+fn a_slow_storage_is_told_of_the_next_tables() {
+    let builder = Builder::new(12, 9, 4 << 21).table(&[1]).l1_entry(0).table(&[2]).table(&[3]);
+    let (mut source, meter) = counted(builder.storage());
+    meter.set_slow(true);
+    extents(source.as_mut()).unwrap();
+    assert_eq!(meter.take_announced(), [0, 1, 2].map(|table| (L2_AT + table * K4, K4)));
 }
 
 #[test]
@@ -442,9 +412,9 @@ fn tables_are_read_in_long_stretches() {
         .with_data(0, header)
         .with_data(L1_AT as u64, l1)
         .with_data(L2_AT, l2);
-    let (mut source, reads) = counted(inner);
+    let (mut source, meter) = counted(inner);
     let found = extents(source.as_mut()).unwrap();
     assert_eq!(found.len(), usize::try_from(TABLES).unwrap());
-    let reads = reads.load(Ordering::Relaxed);
-    assert!(reads <= 2 * windows, "{reads} reads of {windows} windows");
+    let reads = meter.calls();
+    assert!(reads <= 2 * windows as u64, "{reads} reads of {windows} windows");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use instar_core::{
     Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, Reference,
-    References, Result, Role, SECTOR, Status, Storage, Stretch, TableReader, read_padded,
+    References, Result, Role, SECTOR, Status, Storage, Stretch, TableReader, Upper, read_padded,
     zero_entries,
 };
 
@@ -154,24 +154,20 @@ impl ExtentSource for Qcow2Source {
     }
 
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        let upper = Upper {
+            at: self.header.l1_offset,
+            lower: self.header.cluster(),
+            place: |entry| u64::from_be_bytes(entry) & entry::OFFSET,
+        };
         let shift = self.header.cluster_bits + self.header.l2_bits();
         while out.cursor() < out.end() {
             let first = out.cursor() >> shift;
             // The question ends with the disk, for which the table has been checked to have
             // entries enough and to be in the file.
             let wanted = out.end().div_ceil(1 << shift) - first;
-            let flow = match self.l1.stretch(self.header.l1_offset, first, wanted)? {
+            let flow = match self.l1.stretch(&upper, first, wanted)? {
                 Stretch::Absent(count) => self.push_tables(first, count, Status::Absent, out),
-                Stretch::Table(entry) => match u64::from_be_bytes(entry) & entry::OFFSET {
-                    0 => self.push_tables(first, 1, Status::Absent, out),
-                    table => {
-                        let length = self.header.cluster();
-                        self.l1.announce(self.header.l1_offset, first, wanted, length, |entry| {
-                            u64::from_be_bytes(entry) & entry::OFFSET
-                        });
-                        self.table(first, table, out)?
-                    }
-                },
+                Stretch::Table(table) => self.table(first, table, out)?,
             };
             if flow == Flow::Stop {
                 break;

@@ -66,6 +66,18 @@ fn structures_in_one_place_are_warned_about() {
     );
 }
 
+/// An L1 entry has flags, which are not of the place.
+#[test]
+fn a_slow_storage_is_told_of_the_next_tables() {
+    let table = 8192 * K64;
+    let image = Builder::new(16, 4 * table).table(&[0]).l1_entry(1 << 63).table(&[ZERO]);
+    let meter = Arc::new(Meter::new(Arc::new(image.storage()), u64::MAX));
+    meter.set_slow(true);
+    let mut source = open_storage(&Qcow2, meter.clone(), &context()).unwrap();
+    extents(source.as_mut()).unwrap();
+    assert_eq!(meter.take_announced(), [(3 * K64, K64), (4 * K64, K64)]);
+}
+
 /// Its entries, of which there may be a million, were once told of one by one.
 #[test]
 fn a_refcount_table_outside_the_file_is_told_of_once_and_mapped() {

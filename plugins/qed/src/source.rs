@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use instar_core::{
     Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, References,
-    Result, Role, Status, Storage, Stretch, TableReader, Tail, read_padded,
+    Result, Role, Status, Storage, Stretch, TableReader, Tail, Upper, read_padded,
 };
 
 use crate::disk::{self, ENTRY, HEADER, Header, L2Entry, Room};
@@ -117,23 +117,23 @@ impl ExtentSource for QedSource {
     }
 
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        let at = self.header.l1_offset;
+        let upper = Upper { at, lower: self.header.table(), place: u64::from_le_bytes };
         let bits = self.header.l1_bits();
         while out.cursor() < out.end() {
             let first = out.cursor() >> bits;
             let wanted = out.end().div_ceil(1 << bits) - first;
             // The question ends with the disk, for which the table has entries enough, and the
             // table is in the file.
-            let flow = match self.l1.stretch(self.header.l1_offset, first, wanted)? {
+            let flow = match self.l1.stretch(&upper, first, wanted)? {
                 Stretch::Absent(count) => {
                     // At most the size of the disk, rounded up to 2^53.
                     let end = (first + count) << bits;
                     out.push(end - out.cursor(), Status::Absent)
                 }
-                Stretch::Table(entry) => {
+                Stretch::Table(table) => {
                     self.references.count(first, &self.context.notices)?;
-                    let (l1, length) = (self.header.l1_offset, self.header.table());
-                    self.l1.announce(l1, first, wanted, length, u64::from_le_bytes);
-                    self.table(u64::from_le_bytes(entry), out)?
+                    self.table(table, out)?
                 }
             };
             if flow == Flow::Stop {

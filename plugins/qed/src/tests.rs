@@ -4,11 +4,10 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use instar_core::testkit::{
-    self, check_format, check_hostile, data, extents, open, open_with, probe,
+    self, Meter, check_format, check_hostile, context, data, extents, open, open_storage,
+    open_with, probe,
 };
-use instar_core::{
-    Batch, Confidence, Context, ErrorKind, MAX_LENGTH, MemoryStorage, Notices, Result, Role, Status,
-};
+use instar_core::{Batch, Confidence, ErrorKind, MAX_LENGTH, MemoryStorage, Result, Role, Status};
 use pretty_assertions::assert_eq;
 
 use crate::Qed;
@@ -189,6 +188,17 @@ fn tables_in_holes_are_not_read() {
     );
 }
 
+#[test]
+fn a_slow_storage_is_told_of_the_next_tables() {
+    let builder = Builder::new(4096, 2, 3 << 22).table(&[1]).l1_entry(0).table(&[1]);
+    let meter = Arc::new(Meter::new(Arc::new(builder.storage()), u64::MAX));
+    meter.set_slow(true);
+    let mut source = open_storage(&Qed, meter.clone(), &context()).unwrap();
+    extents(source.as_mut()).unwrap();
+    let told = meter.take_announced();
+    assert_eq!(told, [builder.table_at(0), builder.table_at(1)].map(|at| (at, 2 * K4)));
+}
+
 /// No writer makes such an image, whose map may be much larger than its file.
 #[test]
 fn tables_that_are_named_many_times_are_noticed() {
@@ -198,8 +208,7 @@ fn tables_that_are_named_many_times_are_noticed() {
         for _ in 0..tables {
             builder = builder.l1_entry(at);
         }
-        let strict = Context { notices: Notices::new(true, |_| {}), ..Context::default() };
-        let mut source = open_with(&Qed, builder.storage(), &Arc::new(strict)).unwrap();
+        let mut source = open_with(&Qed, builder.storage(), &testkit::strict()).unwrap();
         extents(source.as_mut())
     };
     assert_eq!(many(36).unwrap(), [(36 << 22, Status::Absent)]);

@@ -7,7 +7,7 @@ use instar_core::testkit::{
     self, Random, check_format, check_hostile, check_source, data, extents, open, open_with, probe,
 };
 use instar_core::{
-    Confidence, Context, ErrorKind, MemoryStorage, Notices, Place, QemuVersion, Role, Status,
+    Confidence, Context, ErrorKind, MemoryStorage, Place, QemuVersion, Role, Status,
 };
 use pretty_assertions::assert_eq;
 
@@ -146,8 +146,7 @@ fn bitmaps_that_are_named_many_times_are_noticed() {
         let storage = memory(&disk);
         // Up to the block, its bitmap, its data and the footer.
         assert_eq!(disk.bytes().len(), (40 + 1 + 8 + 1) * 512);
-        let strict = Context { notices: Notices::new(true, |_| {}), ..Context::default() };
-        let mut source = open_with(&Vhd, storage, &Arc::new(strict)).unwrap();
+        let mut source = open_with(&Vhd, storage, &testkit::strict()).unwrap();
         extents(source.as_mut())
     };
     assert!(many(50).is_ok());

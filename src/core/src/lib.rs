@@ -42,7 +42,7 @@ pub use registry::{Entry, Registration, Registry};
 pub use rows::{Flags, Row, RowReader, Window};
 pub use status::{Place, Status};
 pub use storage::{FileStorage, MemoryStorage, Run, RunKind, Storage, read_padded};
-pub use table::{Stretch, TableReader, zero_entries};
+pub use table::{Stretch, TableReader, Upper, zero_entries};
 pub use version::{QemuVersion, Shape};
 
 #[doc(hidden)]

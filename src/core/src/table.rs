@@ -38,13 +38,24 @@ const UPPER_WINDOW: u64 = 64 << 10;
 const ANNOUNCED: u64 = 64;
 const ANNOUNCED_BYTES: u64 = 4 << 20;
 
+/// A table whose entries of `N` bytes name lower tables.
+#[derive(Debug, Clone, Copy)]
+pub struct Upper<const N: usize> {
+    /// File offset of its first entry, in bytes.
+    pub at: u64,
+    /// Bytes of a lower table.
+    pub lower: u64,
+    /// The file offset of the lower table that an entry names; 0 is none.
+    pub place: fn([u8; N]) -> u64,
+}
+
 /// What an upper table says from one of its entries on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stretch<const N: usize> {
+pub enum Stretch {
     /// So many lower tables do not exist.
     Absent(u64),
-    /// There is one, and this is the entry that names it.
-    Table([u8; N]),
+    /// There is one, at this file offset.
+    Table(u64),
 }
 
 impl std::fmt::Debug for TableReader {
@@ -119,21 +130,22 @@ impl TableReader {
         Ok(if self.known_is_hole { self.known.end.min(end) - at } else { 0 })
     }
 
-    /// What entry `index` of an upper table says, whose entries of `N` bytes start at file offset
-    /// `table` and name lower tables, and how many entries from there on, `wanted` at most, are zero
-    /// like it.
+    /// What entry `index` of an upper table says, and how many entries from there on, `wanted` at
+    /// most, are zero like it.
+    ///
+    /// If reads have had to wait lately, the storage is told where the next lower tables are.
     ///
     /// # Errors
     /// As [`TableReader::bytes`] and [`TableReader::unstored`].
     pub fn stretch<const N: usize>(
         &mut self,
-        table: u64,
+        upper: &Upper<N>,
         index: u64,
         wanted: u64,
-    ) -> Result<Stretch<N>> {
+    ) -> Result<Stretch> {
         let width = N as u64;
         // What saturates is outside any file.
-        let at = table.saturating_add(index.saturating_mul(width));
+        let at = upper.at.saturating_add(index.saturating_mul(width));
         let unstored = self.unstored(at, wanted.saturating_mul(width))? / width;
         if unstored > 0 {
             return Ok(Stretch::Absent(unstored));
@@ -143,45 +155,38 @@ impl TableReader {
         let count = wanted.min(window - index % window);
         // No more than a window.
         let entries = self.bytes(at, usize::try_from(count * width).unwrap_or(0))?;
-        Ok(match (zero_entries::<N>(entries), entries.first_chunk()) {
-            (0, Some(entry)) => Stretch::Table(*entry),
-            (zeros, _) => Stretch::Absent(zeros as u64),
-        })
+        let table = match (zero_entries::<N>(entries), entries.first_chunk()) {
+            (0, Some(entry)) => (upper.place)(*entry),
+            (zeros, _) => return Ok(Stretch::Absent(zeros as u64)),
+        };
+        if table == 0 {
+            return Ok(Stretch::Absent(1));
+        }
+        if self.storage.is_slow() {
+            self.announce(upper, index, wanted);
+        }
+        Ok(Stretch::Table(table))
     }
 
-    /// If reads have had to wait lately, tells the storage where the tables are that entry `index`
-    /// of an upper table and those behind it name, `wanted` at most and as far as they are in
-    /// memory. To be called where [`TableReader::stretch`] has found a table at `index`.
-    ///
-    /// A lower table has `length` bytes, at the file offset that `place` makes of an entry; 0 is
-    /// none. Wrong places do no harm.
-    pub fn announce<const N: usize>(
-        &mut self,
-        table: u64,
-        index: u64,
-        wanted: u64,
-        length: u64,
-        place: impl Fn([u8; N]) -> u64,
-    ) {
-        if !self.storage.is_slow() {
-            return;
-        }
-        let most = (ANNOUNCED_BYTES / length.max(1)).clamp(1, ANNOUNCED);
+    /// Tells the storage where the lower tables are that entry `index` and those behind it name,
+    /// `wanted` at most and as far as they are in memory. Wrong places do no harm.
+    fn announce<const N: usize>(&mut self, upper: &Upper<N>, index: u64, wanted: u64) {
+        let most = (ANNOUNCED_BYTES / upper.lower.max(1)).clamp(1, ANNOUNCED);
         let told =
             if self.told > index.saturating_add(most) { index } else { self.told.max(index) };
         // Not one by one: a medium answers many questions as fast as one.
         if told.saturating_sub(index) > most / 2 {
             return;
         }
-        let from = table.saturating_add(told.saturating_mul(N as u64));
+        let from = upper.at.saturating_add(told.saturating_mul(N as u64));
         let skip = from.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
         let entries = skip.and_then(|skip| self.buffer.get(skip..)).unwrap_or_default();
         let until = index.saturating_add(wanted.min(most));
         let count = usize::try_from(until.saturating_sub(told)).unwrap_or(0);
         for entry in entries.chunks_exact(N).filter_map(<[u8]>::first_chunk).take(count) {
-            match place(*entry) {
+            match (upper.place)(*entry) {
                 0 => {}
-                at => self.storage.will_need(at, length),
+                at => self.storage.will_need(at, upper.lower),
             }
         }
         self.told = until;
@@ -274,15 +279,9 @@ fn zero_run<const N: usize>(table: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use positioned_io::ReadAt;
-
     use super::*;
+    use crate::MemoryStorage;
     use crate::testkit::Meter;
-    use crate::{MemoryStorage, Run};
     use pretty_assertions::assert_eq;
 
     #[test]
@@ -333,57 +332,27 @@ mod tests {
     fn stretches_of_an_upper_table() {
         let mut bytes = vec![0; 100_000];
         bytes[8 * 9000..8 * 9000 + 8].copy_from_slice(&7_u64.to_be_bytes());
+        bytes[8 * 9100] = 0x80;
         let storage = MemoryStorage::new(300_000).with_data(96, bytes);
         let mut table = TableReader::new("L1 table", Arc::new(storage), &Limits::default());
+        let place = |entry| u64::from_be_bytes(entry) & 0xff;
+        let upper = Upper { at: 96, lower: 512, place };
         for (index, wanted, stretch) in [
             // To the end of the window, or of what is wanted.
             (0, 20_000, Stretch::Absent(8192)),
             (8192, 20_000, Stretch::Absent(808)),
             (8999, 5, Stretch::Absent(1)),
-            (9000, 20_000, Stretch::Table(7_u64.to_be_bytes())),
+            (9000, 20_000, Stretch::Table(7)),
             (9001, 3, Stretch::Absent(3)),
+            // An entry that is not zero and names no table.
+            (9100, 3, Stretch::Absent(1)),
             // A hole, as far as it goes.
             (12_500, 20_000, Stretch::Absent(20_000)),
         ] {
-            assert_eq!(table.stretch::<8>(96, index, wanted).unwrap(), stretch, "{index}");
+            assert_eq!(table.stretch(&upper, index, wanted).unwrap(), stretch, "{index}");
         }
-        assert_eq!(table.stretch::<8>(96, 40_000, 1).unwrap_err().kind(), ErrorKind::Corrupt);
-        assert_eq!(table.stretch::<8>(96, u64::MAX, 1).unwrap_err().kind(), ErrorKind::Corrupt);
-    }
-
-    /// Slow for as long as it has not been told of so many tables.
-    struct Slow {
-        inner: MemoryStorage,
-        told: Mutex<Vec<(u64, u64)>>,
-        is_slow: AtomicBool,
-    }
-
-    impl ReadAt for Slow {
-        fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-            self.inner.read_at(at, buffer)
-        }
-    }
-
-    impl Storage for Slow {
-        fn len(&self) -> u64 {
-            self.inner.len()
-        }
-
-        fn run_at(&self, at: u64) -> io::Result<Run> {
-            self.inner.run_at(at)
-        }
-
-        fn allocated(&self) -> u64 {
-            self.inner.allocated()
-        }
-
-        fn is_slow(&self) -> bool {
-            self.is_slow.load(Ordering::Relaxed)
-        }
-
-        fn will_need(&self, at: u64, length: u64) {
-            self.told.lock().unwrap().push((at, length));
-        }
+        assert_eq!(table.stretch(&upper, 40_000, 1).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(table.stretch(&upper, u64::MAX, 1).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 
     #[test]
@@ -391,17 +360,16 @@ mod tests {
         // Entry i names the table at 1000 * i; entry 0 and every tenth name none.
         let entry = |i: u64| if i % 10 == 0 { 0 } else { 1000 * i };
         let bytes: Vec<u8> = (0..9000).flat_map(|i| entry(i).to_le_bytes()).collect();
-        let storage = Arc::new(Slow {
-            inner: MemoryStorage::from_bytes(bytes),
-            told: Mutex::default(),
-            is_slow: AtomicBool::new(false),
-        });
+        let storage = Arc::new(Meter::new(Arc::new(MemoryStorage::from_bytes(bytes)), u64::MAX));
         let mut table = TableReader::new("L1 table", storage.clone(), &Limits::default());
-        let mut told = |index: u64, length: u64, is_slow: bool| {
-            storage.is_slow.store(is_slow, Ordering::Relaxed);
-            table.stretch::<8>(0, index, 9000 - index).unwrap();
-            table.announce(0, index, 9000 - index, length, u64::from_le_bytes);
-            std::mem::take(&mut *storage.told.lock().unwrap())
+        let mut told = |index: u64, lower: u64, is_slow: bool| {
+            storage.set_slow(is_slow);
+            let upper = Upper { at: 0, lower, place: u64::from_le_bytes };
+            assert_eq!(
+                table.stretch(&upper, index, 9000 - index).unwrap(),
+                Stretch::Table(entry(index))
+            );
+            storage.take_announced()
         };
         let tables = |indices: Range<u64>, length: u64| -> Vec<_> {
             indices.map(entry).filter(|at| *at != 0).map(|at| (at, length)).collect()

@@ -49,6 +49,11 @@ fn ignoring() -> Context {
     }
 }
 
+/// The same, but warnings are errors.
+pub fn strict() -> Arc<Context> {
+    Arc::new(Context { notices: Notices::new(true, |_| {}), ..ignoring() })
+}
+
 /// Opens an image in memory under the name `image`.
 ///
 /// # Errors

@@ -11,8 +11,7 @@ use instar_core::testkit::{
     self, check_format, check_holes, context, data, extents, open, open_with, probe,
 };
 use instar_core::{
-    Batch, Confidence, Context, ErrorKind, ExtentSource, Flow, Image, Location, MemoryStorage,
-    Notices, Role, Status,
+    Batch, Confidence, ErrorKind, ExtentSource, Flow, Image, Location, MemoryStorage, Role, Status,
 };
 use pretty_assertions::assert_eq;
 
@@ -267,8 +266,7 @@ fn bitmaps_that_are_named_many_times_are_noticed() {
             s.size = chunks as u64 * (4 << 30);
             s.length = room * MIB;
         });
-        let strict = Context { notices: Notices::new(true, |_| {}), ..Context::default() };
-        let mut source = open_with(&Vhdx, sample.storage(), &Arc::new(strict)).unwrap();
+        let mut source = open_with(&Vhdx, sample.storage(), &testkit::strict()).unwrap();
         extents(source.as_mut())
     };
     // A block of 256 MiB and what lies in front of it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use positioned_io::ReadAt;
@@ -17,6 +17,9 @@ pub struct Meter {
     budget: u64,
     bytes: AtomicU64,
     calls: AtomicU64,
+    unit: u64,
+    is_slow: AtomicBool,
+    announced: Mutex<Vec<(u64, u64)>>,
     /// Ranges that were read, as start and end of whole sectors, disjoint and not touching; not
     /// kept if `None`.
     touched: Option<Mutex<BTreeMap<u64, u64>>>,
@@ -26,7 +29,33 @@ impl Meter {
     /// Counts; reads fail once `budget` bytes were read.
     pub fn new(inner: Arc<dyn Storage>, budget: u64) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { inner, budget, bytes: zero(), calls: zero(), touched: None }
+        Self {
+            inner,
+            budget,
+            bytes: zero(),
+            calls: zero(),
+            unit: SECTOR,
+            is_slow: AtomicBool::new(false),
+            announced: Mutex::default(),
+            touched: None,
+        }
+    }
+
+    /// Wants reads in units of `unit` bytes, as files do.
+    #[must_use]
+    pub fn with_unit(mut self, unit: u64) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    /// Says from now on that reads have to wait, or that they need not.
+    pub fn set_slow(&self, is_slow: bool) {
+        self.is_slow.store(is_slow, Ordering::Relaxed);
+    }
+
+    /// What it was told will be needed, as offset and length, until now; it is forgotten.
+    pub fn take_announced(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut *self.announced.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Also keeps which sectors were read.
@@ -134,6 +163,18 @@ impl Storage for Meter {
 
     fn allocated(&self) -> u64 {
         self.inner.allocated()
+    }
+
+    fn read_unit(&self) -> u64 {
+        self.unit
+    }
+
+    fn is_slow(&self) -> bool {
+        self.is_slow.load(Ordering::Relaxed)
+    }
+
+    fn will_need(&self, at: u64, length: u64) {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner).push((at, length));
     }
 }
 
