@@ -302,7 +302,7 @@ fn a_map_of_each_format_makes_only_calls_of_the_list() {
         assert!(traced.get(format).is_some_and(|images| *images >= 3), "{format}: {traced:?}");
     }
     if common::all_enabled() {
-        for name in ["pread64", "write", "fstat", "openat", "exit_group"] {
+        for name in ["preadv2", "write", "fstat", "openat", "exit_group"] {
             assert!(seen.contains(name), "{name} is not seen: {seen:?}");
         }
     }
