@@ -188,8 +188,8 @@ impl Entry {
                 ("flags", self.flags.into(), "known are bits 0 and 1"),
             ),
             (
-                self.name_length == 0 || self.name_length > MAX_NAME,
-                ("name length", self.name_length.into(), "allowed are 1 to 1023"),
+                self.name_length > MAX_NAME,
+                ("name length", self.name_length.into(), "at most 1023 is allowed"),
             ),
             (self.kind != DIRTY_TRACKING, ("type", self.kind.into(), "known is 1")),
             (bytes > MAX_BYTES, ("bitmap size", bytes, "at most 512 MiB are allowed")),

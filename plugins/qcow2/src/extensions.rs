@@ -76,7 +76,9 @@ impl Extensions {
                 return wrong_length("backing file format name", "at most 15 are allowed");
             }
             BACKING_FORMAT => {
-                self.backing_format = Some(String::from_utf8_lossy(data.bytes()).into_owned());
+                let name = until_zero(data.bytes());
+                let name = (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
+                self.backing_format = name;
             }
             CRYPTO_HEADER => {
                 if header.encryption != Encryption::Luks {
@@ -95,12 +97,17 @@ impl Extensions {
             }
             BITMAPS => self.bitmaps = Directory::parse(data, header, notices)?,
             DATA_FILE_NAME if header.has_data_file => {
-                self.data_file = Some(OsString::from_vec(data.bytes().to_vec()));
+                self.data_file = Some(OsString::from_vec(until_zero(data.bytes()).to_vec()));
             }
             _ => {}
         }
         Ok(())
     }
+}
+
+/// A text up to its first zero: some writers count that, or what pads it, as part of it.
+pub(crate) fn until_zero(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// The records up to the end mark or the end of their room.
@@ -161,7 +168,7 @@ fn unknown_names(mut features: u64, table: Option<&Fields<'_>>) -> String {
         let (Some([kind, bit]), Some(name)) = (entry.first_chunk(), entry.get(2..)) else {
             break;
         };
-        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = until_zero(name);
         if name.is_empty() {
             break;
         }
@@ -169,7 +176,7 @@ fn unknown_names(mut features: u64, table: Option<&Fields<'_>>) -> String {
         // Type 0: incompatible.
         if *kind == 0 && features & mask != 0 {
             features &= !mask;
-            names.push(String::from_utf8_lossy(name).into_owned());
+            names.push(String::from_utf8_lossy(name).escape_debug().to_string());
         }
     }
     if features != 0 {

@@ -9,6 +9,7 @@ use crate::disk;
 
 /// A version 3 image with an L1 table in cluster 1, a refcount table in cluster 2, and L2 tables
 /// from cluster 3 on. Data clusters are wherever the entries say.
+#[derive(Clone)]
 pub(crate) struct Builder {
     pub(crate) cluster_bits: u32,
     pub(crate) size: u64,

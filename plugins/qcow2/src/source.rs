@@ -13,7 +13,7 @@ use instar_core::{
 use crate::disk::{self, Encryption, Header};
 use crate::entry::{self, Rules, SUBCLUSTERS};
 use crate::error::Error;
-use crate::extensions::Extensions;
+use crate::extensions::{Extensions, until_zero};
 use crate::refcounts::looks_metadata_preallocated;
 use crate::snapshots;
 use crate::structures::Structures;
@@ -434,7 +434,7 @@ fn backing(header: &Header, first_cluster: &[u8], format: Option<String>) -> Opt
     // and a zero ends the name.
     let stored = first_cluster.get(start..).unwrap_or_default();
     let stored = stored.get(..length as usize).unwrap_or(stored);
-    let name = stored.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = until_zero(stored);
     (!name.is_empty()).then(|| Backing {
         role: Role::Backing,
         names: vec![OsString::from_vec(name.to_vec())],

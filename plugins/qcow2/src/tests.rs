@@ -298,6 +298,9 @@ fn a_named_unknown_feature_is_refused_by_name() {
     let message = refused(&builder);
     assert!(message.contains("not supported: my feature, unknown feature bits 0xa0"), "{message}");
     assert_eq!(refusal(&builder).kind(), ErrorKind::Unsupported);
+    // A name is shown, not obeyed.
+    let message = refused(&builder.with(112 + 2, b"my\nfeature"));
+    assert!(message.contains("not supported: my\\nfeature, unknown"), "{message}");
 }
 
 #[test]
@@ -332,6 +335,17 @@ fn the_backing_file_is_reported_with_its_format() {
     let backing = source.backing().unwrap();
     assert_eq!(backing.names, ["base.img"]);
     assert_eq!(backing.format.as_deref(), Some("raw"));
+    // Zeros are not part of the name, and an empty one is none.
+    for (length, text, format) in [
+        (4_u32, b"raw\0", Some("raw")),
+        (8, b"raw\0", Some("raw")),
+        (1, b"\0aw\0", None),
+        (0, b"\0\0\0\0", None),
+    ] {
+        let builder = builder.clone().with(108, &length.to_be_bytes()).with(112, text);
+        let source = open(&Qcow2, builder.storage()).unwrap();
+        assert_eq!(source.backing().unwrap().format.as_deref(), format, "{length}");
+    }
 }
 
 #[test]
