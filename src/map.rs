@@ -9,6 +9,7 @@ use instar_core::{
     Chain, Context, Error, ErrorKind, ExternalPolicy, FileStorage, Limits, Notice, Opener,
     QemuVersion, Result, Row, RowReader, Shape, Storage, Window, open_chain,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{External, MapOptions, Output, Sandbox};
 use crate::image::Options;
@@ -78,7 +79,10 @@ fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Co
     let policy = match options.external {
         External::Refuse => ExternalPolicy::Refuse,
         External::Ignore => ExternalPolicy::Ignore,
-        External::Follow => ExternalPolicy::Follow { allow_under: options.allow_under.clone() },
+        External::Follow => {
+            allow_many_files();
+            ExternalPolicy::Follow { allow_under: options.allow_under.clone() }
+        }
     };
     let mut limits = Limits::default();
     limits.depth = options.max_depth.unwrap_or(limits.depth);
@@ -95,6 +99,14 @@ fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Co
         .strict(options.strict)
         .on_notice(warn)
         .into_context()
+}
+
+/// Lets as many files be open at a time as the system allows at all: the extents of a large split
+/// disk are more than the thousand that shells start programs with.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Should it fail, the file that cannot be opened says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Renders the window of the chain to standard output.

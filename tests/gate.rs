@@ -16,7 +16,7 @@ use pretty_assertions::assert_eq;
 use tempfile::TempDir;
 
 use common::all_enabled;
-use common::binary::{Run, instar};
+use common::binary::{Run, instar, run};
 use common::lab::Lab;
 use common::manifest::find;
 use common::naming::{
@@ -434,6 +434,30 @@ fn allowed_folders_and_nothing_else() {
     let deep = ["map", "--external=follow", "--allow-under=../outside", "top.qcow2"];
     assert!(instar(&vm, &deep).assert_succeeds().contains("outside/secret"));
     eprintln!("allowed folders: {} opened, {} refused", opening.len(), refused.len());
+}
+
+/// Shells let programs open a thousand files; a disk of pieces of 2 GB may have more.
+#[test]
+fn a_disk_in_more_files_than_may_usually_be_open() {
+    if !common::enabled("vmdk") {
+        eprintln!("skipped: many files: needs the format vmdk");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let name = |number: usize| format!("f{number:03}.vmdk");
+    let mut text = descriptor("FLAT", &name(0));
+    for number in 0..100 {
+        fs::write(folder.path().join(name(number)), [1; 4096]).unwrap();
+        if number > 0 {
+            text.extend(format!("RW 8 FLAT \"{}\" 0\n", name(number)).bytes());
+        }
+    }
+    fs::write(folder.path().join("disk.vmdk"), text).unwrap();
+    let script = "ulimit -S -n 32 && exec \"$0\" map --external=follow disk.vmdk";
+    let mut shell = Command::new("sh");
+    shell.current_dir(&folder).args(["-c", script, env!("CARGO_BIN_EXE_instar")]);
+    let run = run(&mut shell);
+    assert_eq!(run.assert_succeeds().lines().count(), 101);
 }
 
 /// How often the program runs while files are swapped beneath it.

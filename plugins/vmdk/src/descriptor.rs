@@ -192,8 +192,9 @@ fn content(
     offset: &[u8],
     length: u64,
 ) -> Result<ExtentContent, &'static str> {
-    if kind == b"FLAT" {
-        let sectors = decimal(offset).ok_or("a FLAT extent needs an offset in sectors")?;
+    // A VMFS extent is flat by nature; some writers say so by an offset.
+    if kind == b"FLAT" || (kind == b"VMFS" && !offset.is_empty()) {
+        let sectors = decimal(offset).ok_or("a flat extent needs an offset in sectors")?;
         let offset = sectors
             .checked_mul(SECTOR)
             .filter(|offset| length.checked_add(*offset).is_some_and(|end| end <= MAX_LENGTH))
@@ -201,7 +202,7 @@ fn content(
         return Ok(ExtentContent::Flat { name, offset });
     }
     if !offset.is_empty() {
-        return Err("only a FLAT extent has an offset");
+        return Err("only a flat extent has an offset");
     }
     Ok(match kind {
         b"SPARSE" => ExtentContent::Sparse { name, kind: "SPARSE" },
@@ -298,6 +299,8 @@ mod tests {
             ("RDONLY 8 FLAT \"a\" 0", 8, flat("a", 0)),
             ("NOACCESS 8 FLAT \"a\" 0", 8, flat("a", 0)),
             ("RW 1 VMFS \"/a/b\"", 1, flat("/a/b", 0)),
+            ("RW 1 VMFS \"a\" 0", 1, flat("a", 0)),
+            ("RW 1 VMFS \"a\" 3", 1, flat("a", 1536)),
             ("RW 1 SPARSE \"a\"", 1, sparse("a", "SPARSE")),
             ("RW 1 VMFSSPARSE \"a\"", 1, sparse("a", "VMFSSPARSE")),
             ("RW 1 SESPARSE \"a\"", 1, sparse("a", "SESPARSE")),
@@ -339,14 +342,14 @@ mod tests {
             ("RW 8 FLAT a 0", "a file name in double quotes is missing"),
             ("RW 8 FLAT \"\" 0", "a file name in double quotes is missing"),
             ("RW 8 FLAT \"a 0", "a file name in double quotes is missing"),
-            ("RW 8 FLAT \"a\"", "a FLAT extent needs an offset in sectors"),
-            ("RW 8 FLAT \"a\" -1", "a FLAT extent needs an offset in sectors"),
+            ("RW 8 FLAT \"a\"", "a flat extent needs an offset in sectors"),
+            ("RW 8 FLAT \"a\" -1", "a flat extent needs an offset in sectors"),
             (
                 "RW 8 FLAT \"a\" 18014398509481984",
                 "the extent ends beyond 2^63 − 2^30 bytes of its file",
             ),
-            ("RW 8 VMFS \"a\" 0", "only a FLAT extent has an offset"),
-            ("RW 8 SPARSE \"a\" 0", "only a FLAT extent has an offset"),
+            ("RW 8 VMFS \"a\" x", "a flat extent needs an offset in sectors"),
+            ("RW 8 SPARSE \"a\" 0", "only a flat extent has an offset"),
         ] {
             let error = ExtentLine::parse(text.as_bytes()).unwrap_err().to_string();
             assert_eq!(error, format!("extent line {text:?} is not valid: {why}"));

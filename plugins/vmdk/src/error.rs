@@ -108,6 +108,12 @@ pub(crate) enum Error {
     TotalLength,
     #[error("extent file of type {kind} is not a sparse extent: its magic is unknown")]
     ExtentMagic { kind: &'static str },
+    #[error(
+        "extent file of type {kind} has no capacity, its line in the descriptor has {length} bytes"
+    )]
+    ExtentEmpty { kind: &'static str, length: u64 },
+    #[error("capacity is 0 sectors, but the descriptor has an extent")]
+    NoCapacity { at: u64 },
 }
 
 impl Error {
@@ -141,6 +147,7 @@ impl Error {
             | Self::TableEntries { at, .. }
             | Self::GrainSize { at, .. }
             | Self::Capacity { at, .. }
+            | Self::NoCapacity { at }
             | Self::DirectoryEntries { at, .. }
             | Self::DirectorySize { at, .. }
             | Self::Truncated { at, .. }
@@ -174,7 +181,8 @@ impl Error {
             | Self::ExtentType { .. }
             | Self::TooManyExtents { .. }
             | Self::TotalLength
-            | Self::ExtentMagic { .. } => None,
+            | Self::ExtentMagic { .. }
+            | Self::ExtentEmpty { .. } => None,
         }
     }
 }

@@ -36,14 +36,19 @@ fn open_embedded(image: &Image<'_>, header: &SparseHeader) -> Result<VmdkSource>
     let Image { storage, context, .. } = image;
     if header.capacity_sectors == 0 && header.descriptor_sector != 0 {
         let (text, at) = described(storage, header, &context.limits)?;
-        return match descriptor::create_type(&text)? {
-            CreateType::Extents => composed(image, &text, at),
-            // A disk of no size: its one extent is this file.
-            CreateType::SingleFile => {
-                let backing = backing(Parent::parse(&text, at)?, &context.notices)?;
-                VmdkSource::composed(&[], vec![image.file()], backing, context)
-            }
-        };
+        if descriptor::create_type(&text)? == CreateType::Extents {
+            return composed(image, &text, at);
+        }
+        // A disk of no size, or one whose size is in the header's copy at the end.
+        let Descriptor { parent, extents } = Descriptor::parse(&text, at)?;
+        if extents.is_empty() {
+            let backing = backing(parent, &context.notices)?;
+            return VmdkSource::composed(&[], vec![image.file()], backing, context);
+        }
+        if header.directory_sector.is_some() {
+            let at = header.at.saturating_add(SparseHeader::CAPACITY);
+            return Err(Error::NoCapacity { at }.into());
+        }
     }
     let sparse = Sparse::Hosted(open_hosted(header, storage, &context.limits)?);
     let parent = match Parent::parse(&text_at(storage, EMBEDDED_AT, EMBEDDED_LENGTH)?, EMBEDDED_AT)

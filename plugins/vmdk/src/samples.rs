@@ -8,6 +8,10 @@ use instar_core::testkit::Sample;
 pub(crate) const EMBEDDED: &str = "# Disk DescriptorFile\nversion=1\nCID=12345678\n\
     parentCID=ffffffff\ncreateType=\"monolithicSparse\"\nRW 100 SPARSE \"image\"\n";
 
+/// The same of a disk of no size.
+const OF_NOTHING: &str = "version=1\nCID=12345678\nparentCID=ffffffff\n\
+    createType=\"monolithicSparse\"\nRW 0 SPARSE \"image\"\n";
+
 /// The same of a disk with a parent.
 pub(crate) const WITH_PARENT: &str = "version=1\nCID=12345679\nparentCID=12345678\n\
     createType=\"monolithicSparse\"\nparentFileNameHint=\"base.vmdk\"\n";
@@ -295,7 +299,11 @@ pub(crate) fn sound() -> Vec<(&'static str, Vec<u8>, usize)> {
         ("compressed grains, some zeroed", zeroed(7 | 3 << 16, 1).build(), 9),
         ("grain of three sectors", odd_grain.build(), 7),
         ("with a parent", Hosted { descriptor: WITH_PARENT, ..Default::default() }.build(), 6),
-        ("no size", Hosted { capacity: 0, ..Default::default() }.build(), 0),
+        (
+            "no size",
+            Hosted { capacity: 0, descriptor: OF_NOTHING, ..Default::default() }.build(),
+            0,
+        ),
         ("ESX sparse", Cowd::default().build(), 5),
         ("seSparse", SeSparse::default().build(), 7),
         ("flat extents", text("twoGbMaxExtentFlat", "RW 10 FLAT \"a\" 3\nRW 5 FLAT \"b\" 0\n"), 2),

@@ -102,6 +102,10 @@ impl VmdkSource {
                         Sparse::open(storage, limits)?.ok_or(Error::ExtentMagic { kind })?;
                     // As in qemu, the extent's own header counts, not the line.
                     length = sparse.length();
+                    // Its own descriptor, if there is one, is not followed from here.
+                    if length == 0 {
+                        return Err(Error::ExtentEmpty { kind, length: line.length }.into());
+                    }
                     Content::Sparse(Box::new(sparse))
                 }
             };

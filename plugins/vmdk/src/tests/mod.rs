@@ -305,6 +305,16 @@ fn grains_of_opened_extents_are_cut_at_the_end_of_their_extent() {
 }
 
 #[test]
+fn an_opened_extent_without_a_capacity_is_refused() {
+    let empty = Hosted { capacity: 0, ..Default::default() }.build();
+    let error = composed("RW 8 SPARSE \"0\"\n", vec![empty]).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "extent file of type SPARSE has no capacity, its line in the descriptor has 4096 bytes"
+    );
+}
+
+#[test]
 fn an_opened_extent_must_be_sparse_if_it_is_said_to_be() {
     let error = composed("RW 8 SPARSE \"0\"\n", vec![vec![0; 512]]).err().unwrap();
     assert_eq!(

@@ -176,6 +176,24 @@ fn an_extent_of_no_size_may_describe_a_split_disk() {
 }
 
 #[test]
+fn a_disk_without_a_capacity_is_empty_only_if_its_descriptor_agrees() {
+    let of = |line: &str| {
+        let text = format!("CID=1\nparentCID=ffffffff\ncreateType=\"monolithicSparse\"\n{line}");
+        let descriptor: &'static str = text.leak();
+        Hosted { capacity: 0, descriptor, ..Default::default() }.build()
+    };
+    assert_eq!(map(of("RW 0 SPARSE \"a\"\n")), []);
+    let text = "vmdk: capacity is 0 sectors, but the descriptor has an extent (at file offset 0xc)";
+    assert_eq!(refusal(of("RW 100 SPARSE \"a\"\n")), text);
+    // With the real header at the end, the first one does not count.
+    let whole = Hosted::default();
+    let bytes = whole.build_with_footer();
+    let mut without = bytes.clone();
+    without[12..20].fill(0);
+    assert_eq!(map(without), map(bytes));
+}
+
+#[test]
 fn refusals_of_text() {
     for (bytes, message) in [
         (
