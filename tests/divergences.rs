@@ -196,6 +196,28 @@ fn broken_parts_skipped() {
     }
 }
 
+/// `broken-parts-skipped`: a parent counts wherever in the descriptor it is named.
+#[test]
+fn late_parent() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=00000002\n\
+         createType=\"monolithicFlat\"\nRW 8 FLAT \"a-f001.vmdk\" 0\n#{}\n\
+         parentFileNameHint=\"nope.vmdk\"\n",
+        "-".repeat(11 << 10)
+    );
+    std::fs::write(folder.path().join("a-f001.vmdk"), [1; 4096]).unwrap();
+    std::fs::write(folder.path().join("a.vmdk"), text).unwrap();
+    if cfg!(feature = "vmdk") {
+        let ours = common::binary::instar(folder.path(), &["map", "--external=follow", "a.vmdk"]);
+        ours.assert_fails_with(&["cannot open the backing file \"nope.vmdk\""]);
+    }
+    if qemu::installed("broken-parts-skipped").is_some() {
+        let theirs = qemu::map(folder.path(), &[&words(&["--output=json", "a.vmdk"])]);
+        assert_eq!(theirs.status, Some(0), "{}", theirs.stderr);
+    }
+}
+
 /// `data-file-folder`: the data file lies beside the image, wherever the program is started.
 #[test]
 fn data_file_folder() {

@@ -35,8 +35,10 @@ fn known_formats() -> String {
     let mut names = vec!["auto"];
     for name in enabled_formats() {
         names.push(name);
-        if name == "vhd" {
-            names.push("vpc");
+        match name {
+            "raw" => names.push("file"),
+            "vhd" => names.push("vpc"),
+            _ => {}
         }
     }
     names.join(" ")
@@ -190,6 +192,19 @@ fn wrong_format() {
     assert_eq!(asked, picky);
 }
 
+/// What qemu calls a file that is not looked into.
+#[test]
+fn file_is_raw() {
+    if !enabled_formats().contains(&"raw") {
+        eprintln!("skipped: needs raw");
+        return;
+    }
+    assert_eq!(
+        map(&["-f", "file", "a.raw"]).assert_succeeds(),
+        map(&["-f", "raw", "a.raw"]).assert_succeeds()
+    );
+}
+
 #[test]
 fn unknown_format_lists_the_known_ones() {
     let known = known_formats();
@@ -217,7 +232,7 @@ fn truncated_header() {
     let mut heads: Vec<(&str, Vec<u8>)> = vec![
         ("bochs", b"Bochs Virtual HD Image".to_vec()),
         ("cloop", b"#!/bin/sh\n#V2.0 Format\n".to_vec()),
-        ("dmg", [b"koly".as_slice(), &[0xff; 508]].concat()),
+        ("dmg", [b"koly\0\0\0\x04\0\0\x02\0".as_slice(), &[0xff; 500]].concat()),
         ("luks", b"LUKS\xba\xbe\0\x01".to_vec()),
         ("parallels", b"WithouFreSpacExt\x02".to_vec()),
         ("vdi", [[0; 0x40].as_slice(), b"\x7f\x10\xda\xbe"].concat()),

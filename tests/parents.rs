@@ -337,6 +337,60 @@ fn another_parent_is_an_error() {
     }
 }
 
+/// Names of one parent may lead to different files, since folders were moved.
+#[test]
+fn of_several_names_the_one_that_leads_to_the_parent_counts() {
+    if !all_enabled() {
+        eprintln!("skipped: several names: not every format is compiled in");
+        return;
+    }
+    let folder = copy("vhd-differencing");
+    let at = |name: &str| folder.path().join(name);
+    let (child, base) = ("vhd-differencing.vhd", "vhd-differencing-base.vhd");
+    let map = |image: &str| instar(folder.path(), &["map", "--external=follow", image]);
+    let expected = map(child).assert_succeeds();
+
+    // By the relative name there is another disk. Of the absolute one only the file's own name
+    // means something here.
+    let elsewhere = format!("x/{base}");
+    fs::create_dir(at("x")).unwrap();
+    fs::copy(at(base), at(&elsewhere)).unwrap();
+    set_vhd_identifier(&at(&elsewhere), [0xab; 16]);
+    let mut bytes = fs::read(at(child)).unwrap();
+    rename_utf16(&mut bytes, &format!(".\\{base}"), &format!("x\\{base}"));
+    fs::write(at(child), &bytes).unwrap();
+    assert_eq!(map(child).assert_succeeds(), expected);
+
+    // Where no name leads to the parent, the first one tells why.
+    let is_other = "is not the parent that the image above was made from";
+    fs::rename(at(base), at("away")).unwrap();
+    map(child).assert_fails_with(&[&format!("instar: {elsewhere}: "), is_other]);
+    // Also if the others lead to the image itself, which is no circle.
+    fs::rename(at(child), at(base)).unwrap();
+    map(base).assert_fails_with(&[&format!("instar: {elsewhere}: "), is_other]);
+    fs::remove_file(at(&elsewhere)).unwrap();
+    map(base).assert_fails_with(&["cannot open the parent", &elsewhere]);
+}
+
+#[test]
+fn a_parent_without_a_name_keeps_no_one_from_the_image_itself() {
+    if !all_enabled() {
+        eprintln!("skipped: parents without a name: not every format is compiled in");
+        return;
+    }
+    for id in ["vhd-hostile-parent-unnamed", "vhdx-locator-no-path"] {
+        let folder = copy(id);
+        let name = find(id).name.as_str();
+        let map = |policy: &str| instar(folder.path(), &["map", policy, name]);
+        map("--external=ignore").assert_succeeds();
+        for policy in ["--external=refuse", "--external=follow"] {
+            map(policy).assert_fails_with(&[
+                "the image has a parent but no name for it; --external=ignore maps this file alone",
+            ]);
+        }
+    }
+}
+
 #[test]
 fn children_of_children() {
     if !runnable("children of children") {

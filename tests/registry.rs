@@ -25,7 +25,8 @@ fn the_list_is_that_of_the_features() {
     let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
     assert_eq!(names, common::enabled_formats());
     for row in &rows {
-        assert_eq!(row[1], if row[0] == "vhd" { "vpc" } else { "-" });
+        let aliases = registry.find(row[0]).unwrap().aliases().join(",");
+        assert_eq!(row[1], if aliases.is_empty() { "-" } else { &aliases });
         let extensions = registry.find(row[0]).unwrap().extensions().join(",");
         assert_eq!(row[2], if extensions.is_empty() { "-" } else { &extensions });
         assert_eq!(row[3], format!("instar-plugin-{}", row[0]));

@@ -89,6 +89,13 @@ def named():
                  format="raw", kind="hostile")
 
 
+def _in_a_disk(path):
+    Disk(_mixed()).write(path)
+    with open(path, "rb") as source:
+        whole = source.read()
+    write_file(path, 64 * KIB + len(whole), [(0, fill(4 * KIB, 73)), (64 * KIB, whole)])
+
+
 def hostile():
     good = [Table([_data(ZLIB, 8, 60), Chunk(ZERO, 8), _data(RAW, 8, 61)])]
 
@@ -103,6 +110,14 @@ def hostile():
                  kind="hostile", variants=[["-f", "dmg"]])
     yield bad("trailer-apart", "a trailer that is too far from the end", behind=bytes(1024),
               variants=[["-f", "dmg"]])
+    yield _image("bad-in-a-disk", "a raw disk whose last file is a UDIF image", _in_a_disk, "img",
+                 kind="hostile")
+    for name, exercises, start in [
+            ("encrypted", "an image that is encrypted as a whole", b"encrcdsa" + be32(2)),
+            ("trailer-in-front", "a trailer at the start of the file",
+             b"koly" + be32(4) + be32(512) + bytes(500))]:
+        yield _image(name, exercises, lambda path, start=start: write_file(
+            path, 64 * KIB, [(0, start + fill(4 * KIB, 74))]), "img", kind="hostile")
     yield bad("segments", "the first of two files", trailer={60: be32(2)})
     yield bad("data-fork-far", "a data fork behind the trailer", trailer={24: be64(2 ** 40)})
     yield bad("list-far", "a property list behind the trailer", trailer={216: be64(2 ** 40)})

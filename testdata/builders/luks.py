@@ -72,7 +72,8 @@ def version_2():
                spoiled=(0,))
     yield _two("2-spoiled-second", "a second header with a wrong checksum", [segment(DATA)],
                spoiled=(1,))
-    yield _two("2-lost-first", "a first header of zeros", [segment(DATA)], lost=(0,))
+    yield _two("bad-2-lost-first", "a first header of zeros", [segment(DATA)], lost=(0,),
+               kind="hostile")
 
 
 def hostile_1():

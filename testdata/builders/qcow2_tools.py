@@ -3,7 +3,7 @@
 import gzip
 import os
 
-from .common import be64, patch, qemu_img, qemu_io
+from .common import be32, be64, patch, qemu_img, qemu_io
 from .packed import ROOT
 
 SECRET = "instar"
@@ -24,6 +24,15 @@ def v3_plain(path):
     qemu_img("create", "-q", "-f", "qcow2", path, "2M")
     qemu_io(path, "write -q -P 0x14 64k 128k", "write -q -z 512k 128k", "write -q -P 0x15 1M 192k",
             "write -q -z 1088k 64k", "write -q -P 0x16 2044k 4k")
+
+
+def trailer_in_guest(path):
+    qemu_img("create", "-q", "-f", "qcow2", path, "1M")
+    qemu_io(path, "write -q -P 0x1f 64k 64k")
+    with open(path, "rb") as source:
+        end = source.seek(0, 2)
+    trailer = b"koly" + be32(4) + be32(512) + bytes(480) + be64(64) + bytes(12)
+    patch(path, end - 512, trailer)
 
 
 def v2_compressed(path):
@@ -95,6 +104,8 @@ def images(by_tool):
                   "48 KiB short of off)", v2_plain)
     yield by_tool("v3-plain", "version 3 with zero clusters, with and without space; host holes "
                   "show (heuristic on, 56 KiB short of off)", v3_plain)
+    yield by_tool("trailer-in-guest", "the guest's last stored sector is the trailer of a UDIF "
+                  "image", trailer_in_guest, kind="hostile")
     yield by_tool("v2-compressed", "version 2, zlib clusters next to plain ones", v2_compressed)
     yield by_tool("ext-l2-qemu", "extended L2 written with qemu-io", extended_qemu)
     yield by_tool("aes-empty", "AES, no data: an ordinary map without offsets", aes,

@@ -1,6 +1,7 @@
 """Raw images: holes, odd sizes, and files that nearly look like another format."""
 
-from .common import GIB, KIB, MIB, TIB, Image, fill, write_file
+from .common import GIB, KIB, MIB, TIB, Image, be32, be64, fill, write_file
+from .luks_image import Volume2, segment
 
 
 def _image(name, exercises, size, pieces, **more):
@@ -51,6 +52,17 @@ def images():
                  [(0, b"\0conectix" + fill(4 * KIB - 9, 15))])
     yield _image("near-qcow2-short", "three bytes of the qcow2 magic and nothing else",
                  3, [(0, b"QFI")])
+    yield _image("near-dmg", "a text with the letters koly where a trailer may be", 8 * KIB,
+                 [(0, (b"x" * 7450 + b"koly" + b"a" * 8192)[:8 * KIB])])
+    yield _image("near-cloop", "what FreeBSD calls uzip, which starts as cloop does", 8 * KIB,
+                 [(0, (b"#!/bin/sh\n#V2.0 Format\n(kldstat -qm g_uzip||kldload geom_uzip)>&-&&"
+                       b"mount_cd9660 /dev/`mdconfig -af $0`.uzip $1\nexit $?\n").ljust(128, b"\0")
+                   + be32(4096) + be32(2) + be64(160) + be64(560) + be64(160) + fill(400, 26))])
+    yield _image("after-luks", "a partition table over the first header of a LUKS volume, whose "
+                 "second one is left", 1 * MIB,
+                 [(0, bytes(446) + bytes([0, 0, 2, 0, 0x83, 0, 0, 0, 8, 0, 0, 0, 0, 7, 0, 0])
+                   + bytes(48) + b"\x55\xaa"), *Volume2([segment(64 * KIB)], MIB).header(1)],
+                 kind="hostile")
     # Companions of qcow2 overlays, and images in their own right.
     yield _image("base-short", "backing file that ends, unaligned, before its overlay",
                  300 * KIB + 1000, [(0, fill(64 * KIB, 16)), (300 * KIB, fill(1000, 17))])

@@ -2,6 +2,7 @@
 
 from .common import GIB, KIB, MIB, Image, fill, le32, le64, patch, qemu_img, qemu_io, write_file
 from .vdi_image import DIFFERENCING, DISCARDED, STATIC, UNDO, UUID, Disk
+from .vhd_image import FIXED, footer
 
 
 def _image(name, exercises, build, **more):
@@ -33,7 +34,16 @@ def _by_qemu(static):
     return build
 
 
+def _footer_in_guest(path):
+    _by_qemu(False)(path)
+    with open(path, "rb") as source:
+        end = source.seek(0, 2)
+    patch(path, end - 512, footer(64 * KIB, FIXED))
+
+
 def dynamic_disks():
+    yield _image("dynamic-footer-in-guest", "the guest's last stored sector is the footer of a "
+                 "fixed VHD disk", _footer_in_guest, kind="hostile")
     yield _image("dynamic-by-qemu", "a dynamic disk as qemu-img writes it", _by_qemu(False))
     yield _disk("dynamic", "first and last block free, holes inside a stored block", 5 * MIB,
                 {1: (0, [(0, fill(4 * KIB, 0x21)), (512 * KIB, fill(4 * KIB, 0x22))]),

@@ -1,6 +1,7 @@
 """VHD images: dynamic, fixed and differencing, and what is wrong with each field."""
 
 from .common import GIB, KIB, MIB, Image, fill, patch, qemu_img, qemu_io, read_at, write_file
+from .luks_image import Volume2, segment
 from .vhd_image import (DIFFERENCING, DYNAMIC, FIXED, PARENT_UUID, SECTOR, TABLE, Block, Disk, footer,
                         sealed)
 
@@ -65,11 +66,18 @@ def fixed_disks():
     yield _fixed("fixed-largest-geometry", "the largest geometry: the current size counts",
                  size, pieces, footer(size, FIXED, b"qemu", (65535, 16, 255)))
     yield _fixed("fixed-odd-size", "a current size that is rounded down to a sector",
-                 size, pieces, footer(size - 1, FIXED))
+                 size, pieces, footer(size - 1, FIXED), variants=BY_NAME)
     yield _fixed("fixed-smaller", "the disk ends before the footer begins",
-                 size, pieces, footer(70 * KIB, FIXED))
+                 size, pieces, footer(70 * KIB, FIXED), variants=BY_NAME)
     yield _fixed("fixed-larger", "the disk runs over the footer and the end of the file",
-                 size, pieces, footer(2 * size, FIXED))
+                 size, pieces, footer(2 * size, FIXED), variants=BY_NAME)
+    yield _fixed("fixed-luks", "a disk that is encrypted as a whole, as version 2 of LUKS has it",
+                 size, [(0, Volume2([segment(128 * KIB)], size).header(0)[0][1]), *pieces[1:]],
+                 footer(size, FIXED))
+    large = 0xff000000 * 512 + MIB
+    yield _fixed("large-fixed", "more than 2040 GiB, as Azure has them", large,
+                 [(0, fill(4 * KIB, 6)), (large - 64 * KIB, fill(4 * KIB, 7))],
+                 footer(large, FIXED, b"wa\0\0", (65535, 16, 255)))
     yield _disk("fixed-with-header", "a fixed disk's type in front of a whole dynamic disk",
                 4 * 64 * KIB, 64 * KIB, {2: Block(16, [(0, fill(4 * KIB, 5))])}, kind=FIXED)
 
@@ -212,6 +220,9 @@ def hostile_footers():
                  kind="hostile")
     yield _fixed("hostile-fixed-type", "a reserved type in the only footer",
                  64 * KIB, [(0, fill(4096, 0x62))], footer(64 * KIB, 5), kind="hostile")
+    yield _fixed("hostile-fixed-other-size", "a raw disk whose last sector is the footer of a "
+                 "smaller one", 256 * KIB, [(0, fill(4 * KIB, 0x64))], footer(64 * KIB, FIXED),
+                 kind="hostile")
     yield _fixed("hostile-fixed-too-large", "one sector more than 2040 GiB, fixed",
                  4 * KIB, [], footer(0xff000001 * 512, FIXED), kind="hostile")
     yield _fixed("hostile-fixed-size-all-ones", "a size of 2^64 - 1 bytes, fixed",
@@ -235,7 +246,15 @@ def hostile_footers():
                       kind=kind, leading_footer=False, variants=BY_NAME_AND_PROBED, **names)
 
 
+def _cut_header(path):
+    disk = Disk(4 * 64 * KIB, 64 * KIB, table_offset=512)
+    write_file(path, 1536, [(0, footer(disk.size, header_offset=1024)), (512, b"\xff" * 512),
+                            (1024, disk.header(2048)[:512])])
+
+
 def hostile_headers():
+    yield _image("hostile-header-cut", "the file ends in the dynamic header", _cut_header,
+                 kind="hostile")
     for name, offset in (("2-63", 2 ** 63), ("all-ones", 2 ** 64 - 1), ("outside", 2 ** 40),
                          ("elsewhere", TABLE)):
         yield _broken("hostile-header-offset-" + name, "the dynamic header's offset is wrong: "

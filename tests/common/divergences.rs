@@ -66,7 +66,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     },
     Divergence {
         id: "metadata-outside-file",
-        formats: &["parallels", "qcow", "qcow2", "vdi", "vhdx", "vmdk", "bochs", "cloop"],
+        formats: &["parallels", "qcow", "qcow2", "vdi", "vhd", "vhdx", "vmdk", "bochs", "cloop"],
         images: &[
             "bochs-bad-catalog-cut",
             "bochs-bad-catalog-far",
@@ -95,6 +95,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
             "vdi-hostile-map-outside",
             "vdi-hostile-map-past-end",
             "vdi-hostile-truncated-map",
+            "vhd-hostile-header-cut",
             "vmdk-bad-cowd-directory-outside",
             "vmdk-bad-directory-outside",
             "vmdk-bad-table-far",
@@ -148,6 +149,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         images: &[
             "vhd-fixed*",
             "vhd-hostile-fixed-checksum",
+            "vhd-hostile-fixed-other-size",
             "vhd-hostile-fixed-size-all-ones",
             "vhd-hostile-fixed-too-large",
             "vhd-hostile-fixed-type",
@@ -158,6 +160,15 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         versions: ALL,
         kind: Kind::DetectsOtherwise,
         reason: "the footer of a fixed VHD is no part of its disk",
+    },
+    Divergence {
+        id: "vhd-fixed-large",
+        formats: &["vhd"],
+        images: &["vhd-large-fixed"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::MapsOtherwise,
+        reason: "a fixed disk has no table that could be too small",
     },
     Divergence {
         id: "bochs-detected",
@@ -208,7 +219,7 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
     Divergence {
         id: "dmg-detected",
         formats: &["dmg"],
-        images: &["dmg-named-img"],
+        images: &["dmg-named-img", "dmg-encrypted", "dmg-trailer-in-front"],
         outputs: BOTH,
         versions: ALL,
         kind: Kind::DetectsOtherwise,

@@ -16,6 +16,9 @@ const MAX_BLOCK: u32 = 64 << 20;
 /// The largest table that qemu reads has 512 MiB: one entry more than there are blocks.
 const MAX_BLOCKS: u32 = (512 << 20) / 8 - 1;
 
+/// What the commands in front of an image of `mkuzip` name: the module that reads it.
+const UZIP: &[u8] = b"geom_uzip";
+
 /// Which version the text at the start of the file speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Preamble {
@@ -38,10 +41,14 @@ impl Preamble {
 
     /// Whether `head` is in front of an image and not of some text that happens to have these
     /// letters there: a shell script that mounts the image itself. What commands it has is up to
-    /// whoever made the image.
+    /// whoever made the image, but for those of `mkuzip`: what FreeBSD calls uzip starts like
+    /// cloop, and may name a block in several places.
     pub(crate) fn is_script(head: &[u8]) -> bool {
-        let version = head.strip_prefix(b"#!/bin/sh\n#").and_then(|rest| rest.get(4..));
-        version.is_some_and(|rest| rest.starts_with(b" Format\n")) && Self::of(head).is_some()
+        let text = head.get(..Header::BLOCK_SIZE).unwrap_or(head);
+        let version = text.strip_prefix(b"#!/bin/sh\n#").and_then(|rest| rest.get(4..));
+        let commands = version.and_then(|rest| rest.strip_prefix(b" Format\n"));
+        commands.is_some_and(|rest| !rest.windows(UZIP.len()).any(|word| word == UZIP))
+            && Self::of(head).is_some()
     }
 }
 

@@ -7,6 +7,10 @@ use instar_core::ErrorKind;
 pub(crate) enum Error {
     #[error("no trailer: 'koly' is not in the last two sectors of the file")]
     NoTrailer,
+    #[error("the image is encrypted as a whole, so that its tables cannot be read")]
+    Encrypted,
+    #[error("the trailer is at the start of the file, not at its end, which is not supported")]
+    TrailerInFront,
     #[error("the image is split into {segments} files, which is not supported")]
     Segments { segments: u32, at: u64 },
     #[error("data fork starts at {offset:#x}, behind the trailer at {end:#x}")]
@@ -16,8 +20,8 @@ pub(crate) enum Error {
     #[error("disk size is {sectors} sectors, at most {allowed} are allowed")]
     Size { sectors: u64, allowed: u64, at: u64 },
     #[error(
-        "neither resource fork nor property list, and the data fork of {length} bytes is less than \
-         the disk of {size} bytes"
+        "neither resource fork nor property list, and the data fork of {length} bytes is not the \
+         disk of {size} bytes in front of the trailer"
     )]
     NoTables { length: u64, size: u64 },
     #[error("no block table has a chunk")]
@@ -63,6 +67,7 @@ impl From<Error> for instar_core::Error {
             Error::NoTables { .. } | Error::NoChunks | Error::Changed { .. } => {
                 (ErrorKind::Corrupt, None)
             }
+            Error::Encrypted | Error::TrailerInFront => (ErrorKind::Unsupported, None),
             Error::Segments { at, .. } => (ErrorKind::Unsupported, Some(at)),
             Error::Size { at, .. } | Error::Tables { at, .. } => (ErrorKind::Limit, Some(at)),
             Error::DataForkOutside { at, .. }

@@ -26,7 +26,7 @@ mod trailer;
 use instar_core::{Confidence, ExtentSource, Image, ImageFormat, Probe, Result};
 
 use source::DmgSource;
-use trailer::Trailer;
+use trailer::{Found, Head, Trailer};
 
 /// The UDIF format.
 pub struct Dmg;
@@ -53,11 +53,16 @@ impl ImageFormat for Dmg {
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
-        match Trailer::find(probe.tail(), probe.len()) {
-            None => Confidence::No,
-            Some(Ok(trailer)) if trailer.is_usual => Confidence::Verified,
+        let found = Trailer::find(probe.tail(), probe.len());
+        match found.filter(Found::is_usual).map(Found::decode) {
+            // One that speaks of another file may be the guest's, in a raw disk.
+            Some(Ok(trailer)) if trailer.is_in_place() => Confidence::Verified,
+            Some(Ok(_)) => Confidence::Fallback,
             // To be mapped or explained by `open`, but not against a format that knows the file.
             Some(_) => Confidence::Hint,
+            // Opening will say what it is instead.
+            None if Head::of(probe.head()).is_some() => Confidence::Magic,
+            None => Confidence::No,
         }
     }
 

@@ -10,7 +10,7 @@ use instar_core::{
 use crate::error::Error;
 use crate::resources;
 use crate::tables::{Tables, WindowReader};
-use crate::trailer::Trailer;
+use crate::trailer::{Head, Trailer};
 
 /// An open UDIF image as a map of its own layer.
 pub(crate) struct DmgSource {
@@ -32,10 +32,22 @@ impl DmgSource {
     /// Reads and checks trailer and block tables.
     pub(crate) fn open(image: &Image<'_>) -> Result<Self> {
         let trailer = read_trailer(image)?;
-        let Trailer { data_fork, resource_fork, property_list, size, .. } = trailer;
+        let Trailer { data_fork, resource_fork, property_list, size, reached, at } = trailer;
+        if !trailer.is_in_place() {
+            image.context.notices.warn(format!(
+                "what the trailer at {at:#x} speaks of ends at {reached:#x}: something has been \
+                 added to the file or is missing"
+            ))?;
+        }
         let content = if resource_fork.length == 0 && property_list.length == 0 {
-            if data_fork.length < size {
-                return Err(Error::NoTables { length: data_fork.length, size }.into());
+            let length = data_fork.length;
+            if length < size || !trailer.is_in_place() {
+                return Err(Error::NoTables { length, size }.into());
+            }
+            if length > size {
+                image.context.notices.warn(format!(
+                    "the data fork of {length} bytes is longer than the disk of {size} bytes"
+                ))?;
             }
             Content::Plain(data_fork.offset)
         } else {
@@ -62,7 +74,22 @@ fn read_trailer(image: &Image<'_>) -> Result<Trailer> {
     let tail = tail.get_mut(..length).unwrap_or_default();
     read_padded(storage.as_ref(), start, tail)
         .map_err(|error| CoreError::io("cannot read the trailer", error).at(start))?;
-    Trailer::find(tail, storage.len()).unwrap_or_else(|| Err(Error::NoTrailer.into()))
+    match Trailer::find(tail, storage.len()) {
+        Some(found) => found.decode(),
+        None => Err(no_trailer(image)?.into()),
+    }
+}
+
+/// What is wrong with a file that has no trailer where it belongs.
+fn no_trailer(image: &Image<'_>) -> Result<Error> {
+    let mut head = [0; Trailer::LENGTH];
+    read_padded(image.storage.as_ref(), 0, &mut head)
+        .map_err(|error| CoreError::io("cannot read the start of the file", error).at(0))?;
+    Ok(match Head::of(&head) {
+        None => Error::NoTrailer,
+        Some(Head::Encrypted) => Error::Encrypted,
+        Some(Head::Trailer) => Error::TrailerInFront,
+    })
 }
 
 impl ExtentSource for DmgSource {

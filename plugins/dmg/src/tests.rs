@@ -92,8 +92,18 @@ fn without_tables_the_data_fork_is_the_disk() {
     assert_eq!(kind, ErrorKind::Corrupt);
     assert_eq!(
         text,
-        "dmg: neither resource fork nor property list, and the data fork of 51199 bytes is less \
-         than the disk of 51200 bytes"
+        "dmg: neither resource fork nor property list, and the data fork of 51199 bytes is not \
+         the disk of 51200 bytes in front of the trailer"
+    );
+    // A trailer of somebody else's, in the last sector of a disk.
+    let mut bytes = vec![1; 100 * 512 + 512];
+    bytes.extend(Disk { kept: Kept::Nowhere, data: 100 * 512, ..Disk::new(100, &[]) }.bytes());
+    assert_eq!(probe(&Dmg, &MemoryStorage::from_bytes(bytes.clone())), Confidence::Fallback);
+    assert_eq!(refusal(bytes).0, ErrorKind::Corrupt);
+    let long = Disk { kept: Kept::Nowhere, ..Disk::new(100, &[]) };
+    assert_eq!(
+        warnings(long.bytes()),
+        ["the data fork of 65536 bytes is longer than the disk of 51200 bytes"]
     );
 }
 
@@ -425,7 +435,7 @@ fn probing() {
     for unusual in [7, 10] {
         let mut other = bytes.clone();
         put(&mut other, at + unusual, &[1]);
-        assert_eq!(answer(other.clone()), Confidence::Hint);
+        assert_eq!(answer(other.clone()), Confidence::No);
         assert_eq!(map_bytes(other), map(&mixed()));
     }
     let mut other = bytes.clone();
@@ -439,4 +449,51 @@ fn probing() {
     assert_eq!(answer(other), Confidence::No);
     assert_eq!(answer(Vec::new()), Confidence::No);
     assert_eq!(answer(vec![b'k'; 100]), Confidence::No);
+}
+
+#[test]
+fn what_the_trailer_names_ends_at_the_trailer() {
+    let answer = |bytes: &[u8]| probe(&Dmg, &MemoryStorage::from_bytes(bytes.to_vec()));
+    let bytes = Disk::new(8, &[Table::new(0, &[(RAW, 0, 8, 0, 4096)])]).bytes();
+    let at = bytes.len() - 512;
+    // 128 bytes in front, as of MacBinary: every offset is wrong by as much.
+    let shifted = [vec![0; 128], bytes.clone()].concat();
+    assert_eq!(answer(&shifted), Confidence::Fallback);
+    let (kind, text) = refusal(shifted);
+    assert_eq!(kind, ErrorKind::Corrupt, "{text}");
+    // Between property list and trailer there may be a signature of the image.
+    let mut signed = [bytes[..at].to_vec(), vec![7; 1000], bytes[at..].to_vec()].concat();
+    assert_eq!(answer(&signed), Confidence::Fallback);
+    let text = format!(
+        "what the trailer at {:#x} speaks of ends at {at:#x}: something has been added to the file \
+         or is missing",
+        at + 1000
+    );
+    assert_eq!(warnings(signed.clone()), [text]);
+    let area = [at as u64, 1000].map(u64::to_be_bytes).concat();
+    put(&mut signed, at + 1000 + 296, &area);
+    assert_eq!(answer(&signed), Confidence::Verified);
+    assert_eq!(warnings(signed), [""; 0]);
+    // Old images have anything there.
+    let mut old = bytes;
+    put(&mut old, at + 296, &[0xee; 16]);
+    assert_eq!(answer(&old), Confidence::Verified);
+}
+
+#[test]
+fn other_images_of_macos_are_told_from_disks() {
+    let mut in_front = mixed().bytes();
+    let trailer = in_front.split_off(in_front.len() - 512);
+    for (head, says) in [
+        (b"encrcdsa\0\0\0\x02".to_vec(), "the image is encrypted as a whole"),
+        (trailer.clone(), "the trailer is at the start of the file"),
+    ] {
+        let bytes = [head, in_front.clone()].concat();
+        assert_eq!(probe(&Dmg, &MemoryStorage::from_bytes(bytes.clone())), Confidence::Magic);
+        let (kind, text) = refusal(bytes);
+        assert_eq!(kind, ErrorKind::Unsupported);
+        assert!(text.starts_with(&format!("dmg: {says}")), "{text}");
+    }
+    let other = [b"koly\0\0\0\x05".to_vec(), in_front].concat();
+    assert_eq!(probe(&Dmg, &MemoryStorage::from_bytes(other)), Confidence::No);
 }

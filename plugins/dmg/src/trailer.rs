@@ -7,7 +7,7 @@ use crate::error::Error;
 
 /// The trailer (Apple's `UDIFResourceFile`), 512 bytes at the end of the file.
 ///
-/// Not kept: flags, checksums, segment number and id, image variant.
+/// Not kept: flags, checksums, segment number and id, image variant, code signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Trailer {
     /// The bytes of the chunks; their offsets count from its start.
@@ -18,9 +18,48 @@ pub(crate) struct Trailer {
     pub(crate) property_list: Area,
     /// Size of the disk in bytes, whole sectors.
     pub(crate) size: u64,
-    /// Whether version and length of the trailer are those of every known image.
-    pub(crate) is_usual: bool,
+    /// Where the last of what it names ends, in bytes; in a sound image, at the trailer.
+    pub(crate) reached: u64,
+    /// Where the trailer is, in bytes.
+    pub(crate) at: u64,
 }
+
+/// A trailer that was found, not decoded yet.
+pub(crate) struct Found<'a>(Fields<'a>);
+
+impl Found<'_> {
+    /// Whether version and length of the trailer are those of every known image.
+    pub(crate) fn is_usual(&self) -> bool {
+        self.0.bytes().starts_with(USUAL)
+    }
+
+    /// What the trailer says.
+    pub(crate) fn decode(self) -> Result<Trailer> {
+        Trailer::decode(self.0)
+    }
+}
+
+/// What images have that start in another way than with the data fork.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// It is encrypted as a whole (version 2 of `encrcdsa`).
+    Encrypted,
+    /// The trailer is in front, as in images of the first systems that had the format.
+    Trailer,
+}
+
+impl Head {
+    /// What the file that starts with `head` is instead.
+    pub(crate) fn of(head: &[u8]) -> Option<Self> {
+        if head.starts_with(b"encrcdsa") {
+            return Some(Self::Encrypted);
+        }
+        head.starts_with(USUAL).then_some(Self::Trailer)
+    }
+}
+
+/// How trailers start: magic, version 4, length 512.
+const USUAL: &[u8] = b"koly\0\0\0\x04\0\0\x02\0";
 
 impl Trailer {
     /// Bytes of a trailer.
@@ -37,7 +76,7 @@ impl Trailer {
     ///
     /// It belongs 512 bytes before the end of the file. If it is not there, the first magic in the
     /// bytes that qemu looks through counts: a file may have been padded.
-    pub(crate) fn find(tail: &[u8], length: u64) -> Option<Result<Self>> {
+    pub(crate) fn find(tail: &[u8], length: u64) -> Option<Found<'_>> {
         let end = length.next_multiple_of(SECTOR);
         let start = end.checked_sub(tail.len() as u64)?;
         let is_at = |at: usize| tail.get(at..).is_some_and(|rest| rest.starts_with(Self::MAGIC));
@@ -49,7 +88,7 @@ impl Trailer {
         let at = proper.into_iter().chain(first..=last).find(|at| is_at(*at))?;
         let bytes = tail.get(at..)?.first_chunk::<{ Self::LENGTH }>()?;
         let at = start.saturating_add(at as u64);
-        Some(Self::decode(Fields::new("trailer", at, bytes)))
+        Some(Found(Fields::new("trailer", at, bytes)))
     }
 
     /// Decodes a trailer whose magic is known to be there.
@@ -81,8 +120,19 @@ impl Trailer {
             let allowed = MAX_LENGTH / SECTOR;
             Error::Size { sectors, allowed, at: fields.offset_of(492) }
         })?;
-        let is_usual = (fields.be32(4)?, fields.be32(8)?) == (4, 512);
-        Ok(Self { data_fork, resource_fork, property_list, size, is_usual })
+        // Old images have anything in the place of the signature.
+        let signature = Area { offset: fields.be64(296)?, length: fields.be64(304)? };
+        let end_of = |area: Area| area.offset.saturating_add(area.length);
+        let areas = [data_fork, resource_fork, property_list, signature];
+        let in_front = areas.into_iter().filter(|area| area.length > 0).map(end_of);
+        let reached = in_front.filter(|stop| *stop <= end).max().unwrap_or(0);
+        Ok(Self { data_fork, resource_fork, property_list, size, reached, at: end })
+    }
+
+    /// Whether what it names ends where it starts. If not, it may be in a file of the disk that
+    /// is mapped.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.reached == self.at
     }
 }
 
@@ -104,7 +154,7 @@ mod tests {
         bytes.resize(length.next_multiple_of(512), 0);
         let tail = bytes.len().saturating_sub(4096);
         let trailer = Trailer::find(&bytes[tail..], length as u64)?;
-        Some(trailer.unwrap().size / 512)
+        Some(trailer.decode().unwrap().size / 512)
     }
 
     #[test]

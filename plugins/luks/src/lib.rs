@@ -23,12 +23,10 @@ mod tests;
 mod version1;
 mod version2;
 
-use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
+use instar_core::{Confidence, ExtentSource, Image, ImageFormat, Probe, Result};
 
 use disk::Magic;
 use source::LuksSource;
-use version1::PartitionHeader;
-use version2::{BinaryHeader, COPIES};
 
 /// The LUKS format.
 pub struct Luks;
@@ -55,30 +53,13 @@ impl ImageFormat for Luks {
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
-        let head = probe.head();
-        let sound = match Magic::of(head) {
-            Some(Magic::Version1) => {
-                PartitionHeader::decode(Fields::new("header", 0, head)).is_ok()
-            }
-            Some(Magic::Version2) => BinaryHeader::is_sound(head, 0),
-            // Opening will say that it is not supported.
-            Some(Magic::Other(_)) => false,
-            None => {
-                // The first header may be lost; then the copy counts, but not against a format
-                // that knows the file.
-                let copy = |at: u64| {
-                    let at = usize::try_from(at).ok()?;
-                    head.get(at..)
-                };
-                let is_copy =
-                    |at: &u64| copy(*at).is_some_and(|bytes| BinaryHeader::is_sound(bytes, *at));
-                return match COPIES.iter().any(is_copy) {
-                    true => Confidence::Hint,
-                    false => Confidence::No,
-                };
-            }
-        };
-        if sound { Confidence::Verified } else { Confidence::Magic }
+        // Never more: nothing in a volume says where it ends, so a container that has it as its
+        // disk is as good an answer, and a better one if a checksum of its own agrees. The second
+        // header of version 2 is none: it outlives what was put in the place of the volume.
+        match Magic::of(probe.head()) {
+            Some(_) => Confidence::Magic,
+            None => Confidence::No,
+        }
     }
 
     fn open(&self, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {

@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// File offsets at which the second header may be: the sizes that a header may have
 /// (specification, §2.1, "Possible LUKS2 secondary header offsets and JSON area size").
-pub(crate) const COPIES: [u64; 9] =
+const COPIES: [u64; 9] =
     [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
 
 /// Bytes of a header that are read at a time.
@@ -41,11 +41,6 @@ impl BinaryHeader {
 
     const MAGIC_OF_COPY: &[u8; 6] = b"SKUL\xba\xbe";
     const CHECKSUM: std::ops::Range<usize> = 448..512;
-
-    /// Whether `bytes`, from file offset `at`, start with a header whose fields agree.
-    pub(crate) fn is_sound(bytes: &[u8], at: u64) -> bool {
-        Self::decode(Fields::new("header", at, bytes)).is_ok()
-    }
 
     /// Decodes the header at the start of the file, or its copy anywhere else. The checksum is not
     /// looked at.

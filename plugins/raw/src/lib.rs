@@ -24,6 +24,11 @@ impl ImageFormat for Raw {
         "raw"
     }
 
+    // What qemu calls a file that is not looked into.
+    fn aliases(&self) -> &'static [&'static str] {
+        &["file"]
+    }
+
     fn about(&self) -> &'static str {
         "any file or block device as it is; holes by SEEK_HOLE"
     }

@@ -1,8 +1,10 @@
-//! Sector bitmaps: one bit per sector of a block, most significant bit first.
+//! Sector bitmaps: one bit per sector of a block.
 
 use std::sync::Arc;
 
 use instar_core::{Context, References, Result, Storage, TableReader};
+
+use crate::disk::BitOrder;
 
 /// Bits looked at together.
 const WORD: usize = u64::BITS as usize;
@@ -11,15 +13,21 @@ const WORD: usize = u64::BITS as usize;
 pub(crate) struct Bitmaps {
     reader: TableReader,
     references: References,
+    order: BitOrder,
     context: Arc<Context>,
 }
 
 impl Bitmaps {
     /// The bitmaps, of `length` bytes each, in this file.
-    pub(crate) fn new(storage: Arc<dyn Storage>, length: u64, context: Arc<Context>) -> Self {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        length: u64,
+        order: BitOrder,
+        context: Arc<Context>,
+    ) -> Self {
         let references = References::new("sector bitmaps", storage.len(), length);
         let reader = TableReader::new("sector bitmap", storage, &context.limits);
-        Self { reader, references, context }
+        Self { reader, references, order, context }
     }
 
     /// As [`TableReader::buffered`].
@@ -37,42 +45,62 @@ impl Bitmaps {
     ///
     /// Bitmaps lie far apart, so each costs a read of its own. A sparse file of a few KiB can
     /// have a million of them: those are not read.
-    pub(crate) fn at(&mut self, block: u64, at: u64, length: u64) -> Result<Option<&[u8]>> {
+    pub(crate) fn at(&mut self, block: u64, at: u64, length: u64) -> Result<Option<Bitmap<'_>>> {
         self.references.count(block, &self.context.notices)?;
         if self.reader.unstored(at, length)? == length {
             return Ok(None);
         }
         // At most 512 KiB: the largest block has 2^31 bytes.
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        self.reader.bytes(at, length).map(Some)
+        let bytes = self.reader.bytes(at, length)?;
+        Ok(Some(Bitmap { bytes, order: self.order }))
     }
 }
 
-/// The value of the bit `from`, and how many bits from there on share it, at most `limit`.
-///
-/// Bits that are not in `bitmap` count as clear.
-pub(crate) fn run(bitmap: &[u8], from: usize, limit: usize) -> (bool, usize) {
-    let words = bitmap.chunks_exact(WORD / 8).skip(from / WORD);
-    let mut words = words.filter_map(|word| Some(u64::from_be_bytes(*word.first_chunk()?)));
-    let skip = from % WORD;
-    // The bits before `from` are shifted out; what is shifted in is not counted.
-    let first = words.next().unwrap_or(0) << skip;
-    let set = first.leading_ones() > 0;
-    let equal = |word: u64| {
-        let zeros = if set { (!word).leading_zeros() } else { word.leading_zeros() };
-        zeros as usize
-    };
-    let mut length = equal(first).min(WORD - skip);
-    if length == WORD - skip {
-        for word in words {
-            let more = equal(word);
-            length = length.saturating_add(more);
-            if more < WORD || length >= limit {
-                break;
+/// The bitmap of one block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bitmap<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) order: BitOrder,
+}
+
+impl Bitmap<'_> {
+    /// The value of the bit `from`, and how many bits from there on share it, at most `limit`.
+    ///
+    /// Bits that are not in the bitmap count as clear.
+    pub(crate) fn run(self, from: usize, limit: usize) -> (bool, usize) {
+        let words = self.bytes.chunks_exact(WORD / 8).skip(from / WORD);
+        let mut words = words.filter_map(|word| Some(self.order.word(*word.first_chunk()?)));
+        let skip = from % WORD;
+        // The bits before `from` are shifted out; what is shifted in is not counted.
+        let first = words.next().unwrap_or(0) << skip;
+        let set = first.leading_ones() > 0;
+        let equal = |word: u64| {
+            let zeros = if set { (!word).leading_zeros() } else { word.leading_zeros() };
+            zeros as usize
+        };
+        let mut length = equal(first).min(WORD - skip);
+        if length == WORD - skip {
+            for word in words {
+                let more = equal(word);
+                length = length.saturating_add(more);
+                if more < WORD || length >= limit {
+                    break;
+                }
             }
         }
+        (set, length.clamp(1, limit.max(1)))
     }
-    (set, length.clamp(1, limit.max(1)))
+}
+
+impl BitOrder {
+    /// Eight bytes of a bitmap, the first sector's bit being the most significant.
+    fn word(self, bytes: [u8; 8]) -> u64 {
+        match self {
+            Self::HighestFirst => u64::from_be_bytes(bytes),
+            Self::LowestFirst => u64::from_le_bytes(bytes).reverse_bits(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -82,13 +110,20 @@ mod tests {
     use pretty_assertions::assert_eq;
 
     use super::*;
+    use BitOrder::{HighestFirst, LowestFirst};
+
+    fn run(bytes: &[u8], order: BitOrder, from: usize, limit: usize) -> (bool, usize) {
+        Bitmap { bytes, order }.run(from, limit)
+    }
 
     #[test]
     fn bitmaps_in_holes_are_not_read_and_others_are() {
         let storage = MemoryStorage::new(8192).with_data(1000, [0xff; 1000]);
-        let mut bitmaps = Bitmaps::new(Arc::new(storage), 512, Arc::default());
-        let mut set =
-            |at| bitmaps.at(0, at, 512).unwrap().map(|bytes| bytes.iter().any(|b| *b > 0));
+        let mut bitmaps = Bitmaps::new(Arc::new(storage), 512, HighestFirst, Arc::default());
+        let mut set = |at| {
+            let bitmap = bitmaps.at(0, at, 512).unwrap();
+            bitmap.map(|bitmap| bitmap.bytes.iter().any(|byte| *byte > 0))
+        };
         for (at, expected) in [
             (0, None),
             (488, None),
@@ -105,8 +140,9 @@ mod tests {
     }
 
     /// The same, bit by bit.
-    fn plain(bitmap: &[u8], from: usize, limit: usize) -> (bool, usize) {
-        let bit = |at: usize| bitmap[at / 8] >> (7 - at % 8) & 1 == 1;
+    fn plain(bitmap: &[u8], order: BitOrder, from: usize, limit: usize) -> (bool, usize) {
+        let shift = |at: usize| if order == HighestFirst { 7 - at % 8 } else { at % 8 };
+        let bit = |at: usize| bitmap[at / 8] >> shift(at) & 1 == 1;
         let count = (from..bitmap.len() * 8).take(limit).take_while(|at| bit(*at) == bit(from));
         (bit(from), count.count())
     }
@@ -120,18 +156,28 @@ mod tests {
                 bitmap[random.below(64)] ^= 1 << random.below(8);
             }
             for from in 0..512 {
-                let limit = 1 + random.below(512 - from);
-                assert_eq!(run(&bitmap, from, limit), plain(&bitmap, from, limit), "{bitmap:?}");
                 let rest = 512 - from;
-                assert_eq!(run(&bitmap, from, rest), plain(&bitmap, from, rest), "{bitmap:?}");
+                for (order, limit) in [
+                    (HighestFirst, rest),
+                    (HighestFirst, 1 + random.below(rest)),
+                    (LowestFirst, 1 + random.below(rest)),
+                ] {
+                    let expected = plain(&bitmap, order, from, limit);
+                    assert_eq!(run(&bitmap, order, from, limit), expected, "{bitmap:?}");
+                }
             }
         }
     }
 
     #[test]
-    fn the_first_bit_is_the_most_significant() {
-        assert_eq!(run(&[0x80, 0, 0, 0, 0, 0, 0, 1], 0, 64), (true, 1));
-        assert_eq!(run(&[0x80, 0, 0, 0, 0, 0, 0, 1], 1, 63), (false, 62));
-        assert_eq!(run(&[0x80, 0, 0, 0, 0, 0, 0, 1], 63, 1), (true, 1));
+    fn which_bit_is_the_first() {
+        let bitmap = [0x80, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!(run(&bitmap, HighestFirst, 0, 64), (true, 1));
+        assert_eq!(run(&bitmap, HighestFirst, 1, 63), (false, 62));
+        assert_eq!(run(&bitmap, HighestFirst, 63, 1), (true, 1));
+        assert_eq!(run(&bitmap, LowestFirst, 0, 64), (false, 7));
+        assert_eq!(run(&bitmap, LowestFirst, 7, 57), (true, 1));
+        assert_eq!(run(&bitmap, LowestFirst, 8, 56), (false, 48));
+        assert_eq!(run(&bitmap, LowestFirst, 56, 8), (true, 1));
     }
 }

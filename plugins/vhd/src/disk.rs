@@ -39,6 +39,15 @@ impl From<u32> for DiskType {
     }
 }
 
+/// Which bit of a byte of a sector bitmap speaks of the first sector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BitOrder {
+    /// The most significant one, as specified ("Block Allocation Table and Data Blocks").
+    HighestFirst,
+    /// The least significant one.
+    LowestFirst,
+}
+
 /// Cylinders, heads and sectors per track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Geometry {
@@ -60,7 +69,7 @@ impl Geometry {
 
 /// The footer, 512 bytes (specification, "Hard Disk Footer Format").
 ///
-/// Not kept: features, versions, time stamp, host system, original size and saved state, which
+/// Not kept: features, version, time stamp, host system, original size and saved state, which
 /// change nothing about the map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Footer {
@@ -68,6 +77,8 @@ pub(crate) struct Footer {
     pub(crate) header_offset: u64,
     /// The program that made the disk, such as `win ` or `qemu`.
     pub(crate) creator: [u8; 4],
+    /// The version of that program.
+    pub(crate) creator_version: u32,
     /// Size of the disk in bytes.
     pub(crate) current_size: u64,
     /// The disk's geometry.
@@ -81,6 +92,21 @@ pub(crate) struct Footer {
 impl Footer {
     const COOKIE: &[u8; 8] = b"conectix";
     pub(crate) const CHECKSUM: Range<usize> = 64..68;
+    const XEN: &[u8; 4] = b"tap\0";
+
+    /// Whether XenServer made the disk.
+    pub(crate) fn is_by_xen(&self) -> bool {
+        self.creator == *Self::XEN
+    }
+
+    /// In which order the bits of the sector bitmaps are. XenServer up to version 1 of its
+    /// library has the other one, as one can see by what its tools convert.
+    pub(crate) fn bit_order(&self) -> BitOrder {
+        match self.is_by_xen() && self.creator_version == 1 {
+            true => BitOrder::LowestFirst,
+            false => BitOrder::HighestFirst,
+        }
+    }
 
     /// Whether a sector starts as a footer does.
     pub(crate) fn is_at(sector: &[u8; FOOTER_BYTES]) -> bool {
@@ -98,6 +124,7 @@ impl Footer {
         Ok(Self {
             header_offset: fields.be64(16)?,
             creator: fields.array(28)?,
+            creator_version: fields.be32(32)?,
             current_size: fields.be64(48)?,
             geometry: Geometry {
                 cylinders: fields.be16(56)?,

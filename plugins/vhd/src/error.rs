@@ -36,8 +36,6 @@ pub(crate) enum Error {
          the image has been truncated"
     )]
     BlockOutside { block: u64, entry: u32, end: u64, file: u64, at: u64 },
-    #[error("a differencing disk, but nothing in it names a parent")]
-    NoParentName { at: u64 },
 }
 
 impl From<Error> for instar_core::Error {
@@ -53,8 +51,7 @@ impl From<Error> for instar_core::Error {
             | Error::BlockSize { at, .. }
             | Error::TableTooSmall { at, .. }
             | Error::TableOutside { at, .. }
-            | Error::BlockOutside { at, .. }
-            | Error::NoParentName { at } => (ErrorKind::Corrupt, Some(at)),
+            | Error::BlockOutside { at, .. } => (ErrorKind::Corrupt, Some(at)),
         };
         let error = Self::new(kind, error);
         match at {

@@ -25,7 +25,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
+use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result, SECTOR};
 
 use disk::{DiskType, Footer};
 use source::VhdSource;
@@ -57,11 +57,20 @@ impl ImageFormat for Vhd {
     }
 
     fn divergences(&self) -> &'static [&'static str] {
-        &["external-refused", "qemu-crash", "vhd-differencing", "vhd-fixed-detected"]
+        &[
+            "external-refused",
+            "metadata-outside-file",
+            "qemu-crash",
+            "vhd-differencing",
+            "vhd-fixed-detected",
+            "vhd-fixed-large",
+        ]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         let footer = |bytes| Footer::decode(Fields::new("footer", 0, bytes));
+        let last = probe.len().next_multiple_of(SECTOR).saturating_sub(SECTOR);
+        let is_behind_disk = |footer: &Footer| size::ends_at(footer, last);
         if let Some(first) = probe.head().first_chunk().filter(|bytes| Footer::is_at(bytes)) {
             return match footer(first) {
                 Ok(_) => Confidence::Verified,
@@ -70,9 +79,16 @@ impl ImageFormat for Vhd {
         }
         match probe.last_sector().filter(|bytes| Footer::is_at(bytes)).map(|bytes| footer(bytes)) {
             None => Confidence::No,
-            Some(Ok(Footer { disk_type: DiskType::Fixed, .. })) => Confidence::Verified,
+            // One that is about a disk of another size may be the guest's, in a raw disk.
+            Some(Ok(footer)) if footer.disk_type == DiskType::Fixed => {
+                if is_behind_disk(&footer) {
+                    Confidence::Verified
+                } else {
+                    Confidence::Fallback
+                }
+            }
             // Damaged, or a dynamic disk without its head: to be explained (or mapped) by
-            // `open`, not taken for raw.
+            // `open`, not taken for raw, but not against a format that knows the file.
             Some(_) => Confidence::Hint,
         }
     }

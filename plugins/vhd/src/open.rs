@@ -11,7 +11,7 @@ use crate::bitmap::Bitmaps;
 use crate::disk::{Blocks, DiskType, DynamicHeader, FOOTER_BYTES, Footer};
 use crate::error::Error;
 use crate::parent;
-use crate::size::virtual_size;
+use crate::size::{ends_at, virtual_size};
 use crate::source::{BlockMap, VhdSource};
 
 /// A footer, and where it was found.
@@ -35,7 +35,14 @@ impl VhdSource {
         };
         if at > 0 {
             match footer.disk_type {
-                DiskType::Fixed => return Ok(source(None, None)),
+                DiskType::Fixed => {
+                    if !ends_at(&footer, at) {
+                        image.context.notices.warn(format!(
+                            "the disk of {size} bytes does not end where its footer is, at {at:#x}"
+                        ))?;
+                    }
+                    return Ok(source(None, None));
+                }
                 DiskType::Dynamic | DiskType::Differencing => image.context.notices.warn(
                     "the copy of the footer at the start of the file is missing; going by the \
                      footer at its end",
@@ -65,8 +72,13 @@ impl VhdSource {
             DiskType::Fixed => return Ok(source(None, None)),
             DiskType::Dynamic | DiskType::Other(_) => (None, None),
             DiskType::Differencing => (
-                Some(Bitmaps::new(Arc::clone(storage), blocks.bitmap, Arc::clone(image.context))),
-                Some(parent::read(&header, header_at, image)?),
+                Some(Bitmaps::new(
+                    Arc::clone(storage),
+                    blocks.bitmap,
+                    footer.bit_order(),
+                    Arc::clone(image.context),
+                )),
+                Some(parent::read(&footer, &header, image)?),
             ),
         };
         Ok(source(Some(BlockMap { bat, blocks, bitmaps }), parent))

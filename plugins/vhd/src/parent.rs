@@ -5,16 +5,14 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
-use instar_core::{Backing, Image, Limits, Result, Role, TableReader};
+use instar_core::{Backing, ErrorKind, Image, Limits, Result, Role, TableReader};
 
-use crate::disk::{DynamicHeader, Locator};
-use crate::error::Error;
+use crate::disk::{DynamicHeader, Footer, Locator};
 
-/// Where the parent's name is in the dynamic header, in bytes.
-const NAME_AT: u64 = 64;
-
-/// Names of parents are stored without their format: it is this one.
+/// Names of parents are stored without their format: it is this one,
 const FORMAT: &str = "vhd";
+/// but for disks of XenServer whose parent has no identifier.
+const XEN_FORMAT: &str = "raw";
 
 /// How a stored name is to be read. In order of usefulness: a relative name still holds after
 /// both files have moved, and the deprecated ones only stand in for what is missing.
@@ -61,35 +59,41 @@ impl Kind {
     }
 }
 
-/// Collects what `header`, which is at file offset `at`, and its locators say of the parent.
+/// Collects what `header` and its locators say of the parent. A locator that leads nowhere is
+/// told of and left out: there are others, and none is needed to map the disk without its parent.
 ///
 /// The parent's time stamp is left alone: writers disagree about what it is the time of.
-pub(crate) fn read(header: &DynamicHeader, at: u64, image: &Image<'_>) -> Result<Backing> {
+pub(crate) fn read(footer: &Footer, header: &DynamicHeader, image: &Image<'_>) -> Result<Backing> {
     let limits = &image.context.limits;
     let mut names = Vec::new();
     let mut add = |kind: Kind, bytes: &[u8]| names.extend(Some(kind).zip(kind.decode(bytes)));
     add(Kind::Header, &header.parent_name);
     let mut reader = TableReader::new("parent locator", Arc::clone(&image.storage), limits);
     for Locator { platform, length, offset } in header.locators {
-        if let Some(kind) = Kind::of(platform) {
-            let length = u64::from(length);
-            Limits::check("the parent locator's length in bytes", length, limits.description)?;
-            // At most the limit, so it fits.
-            add(kind, reader.bytes(offset, usize::try_from(length).unwrap_or(0))?);
+        let Some(kind) = Kind::of(platform).filter(|_| length > 0) else { continue };
+        let stored = Limits::check(
+            "the parent locator's length in bytes",
+            length.into(),
+            limits.description,
+        )
+        // At most the limit, so it fits.
+        .and_then(|()| reader.bytes(offset, usize::try_from(length).unwrap_or(0)));
+        match stored {
+            Ok(bytes) => add(kind, bytes),
+            Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+            Err(error) => image.context.notices.warn(format!("{error}; left out"))?,
         }
     }
     names.sort_by_key(|(kind, _)| *kind);
     let mut seen = HashSet::new();
     let names: Vec<OsString> =
         names.into_iter().map(|(_, name)| name).filter(|name| seen.insert(name.clone())).collect();
-    if names.is_empty() {
-        return Err(Error::NoParentName { at: at.saturating_add(NAME_AT) }.into());
-    }
     let identifier = Some(header.parent_id).filter(|id| *id != [0; 16]);
+    let is_raw = identifier.is_none() && footer.is_by_xen();
     Ok(Backing {
         role: Role::Parent,
         names,
-        format: Some(FORMAT.to_owned()),
+        format: Some(if is_raw { XEN_FORMAT } else { FORMAT }.to_owned()),
         identifiers: identifier.into_iter().collect(),
     })
 }

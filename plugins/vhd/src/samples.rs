@@ -23,6 +23,7 @@ pub(crate) struct Footer {
     pub(crate) disk_type: u32,
     pub(crate) current_size: u64,
     pub(crate) creator: [u8; 4],
+    pub(crate) creator_version: u32,
     pub(crate) geometry: (u16, u8, u8),
     pub(crate) header_offset: u64,
 }
@@ -30,7 +31,14 @@ pub(crate) struct Footer {
 impl Footer {
     pub(crate) fn new(disk_type: u32, current_size: u64) -> Self {
         let header_offset = if disk_type == 2 { u64::MAX } else { 512 };
-        Self { disk_type, current_size, creator: *b"win ", geometry: (0, 0, 0), header_offset }
+        Self {
+            disk_type,
+            current_size,
+            creator: *b"win ",
+            creator_version: 0x000a_0000,
+            geometry: (0, 0, 0),
+            header_offset,
+        }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -39,6 +47,7 @@ impl Footer {
         put(&mut bytes, 8, &[0, 0, 0, 2, 0, 1, 0, 0]);
         put(&mut bytes, 16, &self.header_offset.to_be_bytes());
         put(&mut bytes, 28, &self.creator);
+        put(&mut bytes, 32, &self.creator_version.to_be_bytes());
         put(&mut bytes, 48, &self.current_size.to_be_bytes());
         put(&mut bytes, 56, &self.geometry.0.to_be_bytes());
         put(&mut bytes, 58, &[self.geometry.1, self.geometry.2]);

@@ -2,10 +2,11 @@
 
 use instar_core::{QemuVersion, Result, SECTOR};
 
-use crate::disk::{Footer, Geometry};
+use crate::disk::{DiskType, Footer, Geometry};
 use crate::error::Error;
 
-/// The largest disk that qemu opens: 2040 GiB, a number that Hyper-V and Virtual PC share.
+/// The largest disk that qemu opens: 2040 GiB, a number that Hyper-V and Virtual PC share. It is
+/// what blocks can be of; a fixed disk has none.
 const MAX_SECTORS: u64 = 0xff00_0000;
 
 /// From this version on, qemu trusts the current size of unknown creators.
@@ -20,6 +21,23 @@ const BY_CURRENT_SIZE: [&[u8; 4]; 5] = [b"win ", b"qem2", b"d2v ", b"CTXS", b"ta
 
 /// The size of the disk in bytes, as `qemu` takes it; `at` is the footer's file offset.
 pub(crate) fn virtual_size(footer: &Footer, at: u64, qemu: QemuVersion) -> Result<u64> {
+    let sectors = sectors(footer, qemu);
+    let size = sectors.saturating_mul(SECTOR);
+    // Azure has fixed disks of up to 64 TiB. One that is not in the file is no such disk.
+    let is_stored = footer.disk_type == DiskType::Fixed && size <= at;
+    if sectors > MAX_SECTORS && !is_stored {
+        let at = at.saturating_add(48);
+        return Err(Error::Size { sectors, allowed: MAX_SECTORS, at }.into());
+    }
+    Ok(size)
+}
+
+/// Whether the footer at file offset `at` is right behind the disk, by whichever of its sizes.
+pub(crate) fn ends_at(footer: &Footer, at: u64) -> bool {
+    [footer.geometry.sectors(), footer.current_size / SECTOR].contains(&(at / SECTOR))
+}
+
+fn sectors(footer: &Footer, qemu: QemuVersion) -> u64 {
     let by_geometry = if qemu >= CURRENT_SIZE_BY_DEFAULT {
         BY_GEOMETRY.contains(&&footer.creator)
     } else {
@@ -27,16 +45,11 @@ pub(crate) fn virtual_size(footer: &Footer, at: u64, qemu: QemuVersion) -> Resul
     };
     let geometry = footer.geometry.sectors();
     // The largest geometry stands for "this or more".
-    let sectors = if by_geometry && geometry != Geometry::MAX.sectors() {
+    if by_geometry && geometry != Geometry::MAX.sectors() {
         geometry
     } else {
         footer.current_size / SECTOR
-    };
-    if sectors > MAX_SECTORS {
-        let at = at.saturating_add(48);
-        return Err(Error::Size { sectors, allowed: MAX_SECTORS, at }.into());
     }
-    Ok(sectors.saturating_mul(SECTOR))
 }
 
 #[cfg(test)]
@@ -44,7 +57,6 @@ mod tests {
     use pretty_assertions::assert_eq;
 
     use super::*;
-    use crate::disk::DiskType;
 
     const OLD: QemuVersion = QemuVersion::new(9, 2);
     const NEW: QemuVersion = QemuVersion::new(10, 0);
@@ -58,6 +70,7 @@ mod tests {
             geometry,
             disk_type: DiskType::Dynamic,
             unique_id: [0; 16],
+            creator_version: 0,
         }
     }
 
@@ -105,5 +118,29 @@ mod tests {
             "disk size is 4278190081 sectors, at most 4278190080 are allowed \
              (at file offset 0x30)"
         );
+    }
+
+    #[test]
+    fn a_fixed_disk_may_be_as_large_as_its_file() {
+        let size = (MAX_SECTORS + 1) * SECTOR;
+        let fixed = Footer { disk_type: DiskType::Fixed, ..footer(b"wa\0\0", size, SMALL) };
+        assert_eq!(virtual_size(&fixed, size, NEW).unwrap(), size);
+        assert!(virtual_size(&fixed, size - SECTOR, NEW).is_err());
+        assert!(virtual_size(&footer(b"wa\0\0", size, SMALL), size, NEW).is_err());
+    }
+
+    #[test]
+    fn a_footer_is_right_behind_the_disk_by_either_size() {
+        let (geometry, current) = (2 * 4 * 17 * 512, 70_144);
+        let footer = footer(b"any ", current + 100, SMALL);
+        for (at, is_behind) in [
+            (geometry, true),
+            (geometry - 512, false),
+            (current, true),
+            (current + 512, false),
+            (0, false),
+        ] {
+            assert_eq!(ends_at(&footer, at), is_behind, "{at}");
+        }
     }
 }

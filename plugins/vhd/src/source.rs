@@ -3,7 +3,7 @@
 use instar_core::{Backing, Batch, ExtentSource, Flow, ImageFile, Place, Result, SECTOR, Status};
 
 use crate::bat::{self, Bat, ENTRY};
-use crate::bitmap::{self, Bitmaps};
+use crate::bitmap::{Bitmap, Bitmaps};
 use crate::disk::{Blocks, UNUSED};
 
 /// An open VHD as a map of its own layer.
@@ -127,12 +127,18 @@ fn classify(entry: u32, unused: Status, blocks: Blocks, inside: u64) -> Status {
 
 /// The extents of one stored block of a differencing disk, from its byte `inside` on: sectors
 /// whose bit is set are in the block, the others in the parent.
-fn sectors(bitmap: &[u8], entry: u32, blocks: Blocks, mut inside: u64, out: &mut Batch) -> Flow {
+fn sectors(
+    bitmap: Bitmap<'_>,
+    entry: u32,
+    blocks: Blocks,
+    mut inside: u64,
+    out: &mut Batch,
+) -> Flow {
     while inside < blocks.size {
         // Sectors of a block are at most 2^22.
         let at = usize::try_from(inside / SECTOR).unwrap_or(0);
         let left = usize::try_from(blocks.size / SECTOR).unwrap_or(0).saturating_sub(at);
-        let (set, count) = bitmap::run(bitmap, at, left);
+        let (set, count) = bitmap.run(at, left);
         let end = (at as u64).saturating_add(count as u64).saturating_mul(SECTOR);
         let sector = if set { entry } else { UNUSED };
         let status = classify(sector, Status::Absent, blocks, inside);
@@ -150,7 +156,7 @@ mod tests {
     use pretty_assertions::assert_eq;
 
     use super::*;
-    use crate::disk::DiskType;
+    use crate::disk::{BitOrder, DiskType};
 
     #[test]
     fn entries() {
@@ -177,10 +183,11 @@ mod tests {
         let blocks = Blocks::new(4096, DiskType::Differencing);
         let mut bitmap = [0; 512];
         bitmap[0] = 0b0011_0001;
+        let bitmap = Bitmap { bytes: &bitmap, order: BitOrder::HighestFirst };
         let from = |inside| {
             let mut out = Batch::default();
             out.ask(inside, 4096);
-            let _: Flow = sectors(&bitmap, 8, blocks, inside, &mut out);
+            let _: Flow = sectors(bitmap, 8, blocks, inside, &mut out);
             out.extents().iter().map(|e| (e.length, e.status())).collect::<Vec<_>>()
         };
         let base = 8 * 512 + 512;

@@ -94,8 +94,6 @@ pub(crate) enum Error {
     LocatorGuid { at: u64, key: &'static str, text: String },
     #[error("the parent locator has no parent_linkage")]
     LocatorWithoutLinkage { at: u64 },
-    #[error("the parent locator has no relative_path, absolute_win32_path or volume_path")]
-    LocatorWithoutPath { at: u64 },
 
     #[error("the BAT region has {length} bytes, the disk needs {needed}")]
     BatTooShort { at: u64, length: u32, needed: u64 },
@@ -167,7 +165,6 @@ impl Error {
             | Self::LocatorText { at, .. }
             | Self::LocatorGuid { at, .. }
             | Self::LocatorWithoutLinkage { at }
-            | Self::LocatorWithoutPath { at }
             | Self::BatTooShort { at, .. }
             | Self::EntryState { at, .. }
             | Self::EntryWithoutParent { at, .. }

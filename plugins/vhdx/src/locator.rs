@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use instar_core::{Fields, Result};
+use instar_core::{Fields, Notices, Result};
 
 use crate::error::{Checked, Error};
 use crate::guid::Guid;
@@ -35,18 +35,20 @@ impl ParentLocator {
         std::iter::once(self.parent_linkage).chain(self.parent_linkage2)
     }
 
-    /// Decodes the item that starts at file offset `at`.
-    pub(crate) fn decode(at: u64, bytes: &[u8]) -> Result<Self> {
+    /// Decodes the item that starts at file offset `at`. A path that is no text, which Windows
+    /// allows, is told of and left out: there are others, and none is needed to map the disk
+    /// without its parent.
+    pub(crate) fn decode(at: u64, bytes: &[u8], notices: &Notices) -> Result<Self> {
         let fields = Fields::new("parent locator", at, bytes);
         let guid = Guid::from_bytes(fields.array(0)?);
         if guid != VHDX_LOCATOR {
             return Err(Error::LocatorType { at, guid }.into());
         }
-        let mut linkage = Text::new("parent_linkage");
-        let mut linkage2 = Text::new("parent_linkage2");
-        let mut relative = Text::new("relative_path");
-        let mut absolute = Text::new("absolute_win32_path");
-        let mut volume = Text::new("volume_path");
+        let mut linkage = Text::linkage("parent_linkage");
+        let mut linkage2 = Text::linkage("parent_linkage2");
+        let mut relative = Text::path("relative_path");
+        let mut absolute = Text::path("absolute_win32_path");
+        let mut volume = Text::path("volume_path");
 
         let count = usize::from(fields.le16(18)?);
         let table = fields.slice(HEADER_SIZE, count.saturating_mul(ENTRY_SIZE))?;
@@ -63,22 +65,24 @@ impl ParentLocator {
             // Only values of known keys are decoded: entries may share bytes, and 65535 long
             // texts would be 4 GiB.
             if let Some(text) = known.into_iter().find(|text| text.is_called(key)) {
-                text.set(fields.offset_of(value_at), fields.slice(value_at, value_length)?)?;
+                let at = fields.offset_of(value_at);
+                match text.set(at, fields.slice(value_at, value_length)?) {
+                    Err(error @ Error::LocatorText { .. }) if !text.is_linkage => {
+                        notices.warn(format!("{error} (at file offset {at:#x}); left out"))?;
+                    }
+                    other => other?,
+                }
             }
         }
 
         let parent_linkage = linkage.guid()?.ok_or(Error::LocatorWithoutLinkage { at })?;
-        let locator = Self {
+        Ok(Self {
             parent_linkage,
             parent_linkage2: linkage2.guid()?,
             relative_path: relative.value,
             absolute_win32_path: absolute.value,
             volume_path: volume.value,
-        };
-        if locator.paths().is_empty() {
-            return Err(Error::LocatorWithoutPath { at }.into());
-        }
-        Ok(locator)
+        })
     }
 
     /// The stored paths, best first: one that is relative to the file survives when both are
@@ -100,13 +104,18 @@ fn index_of(offset: u32) -> usize {
 /// The value of one known key.
 struct Text {
     key: &'static str,
+    is_linkage: bool,
     value: Option<String>,
     at: u64,
 }
 
 impl Text {
-    fn new(key: &'static str) -> Self {
-        Self { key, value: None, at: 0 }
+    fn linkage(key: &'static str) -> Self {
+        Self { key, is_linkage: true, value: None, at: 0 }
+    }
+
+    fn path(key: &'static str) -> Self {
+        Self { key, is_linkage: false, value: None, at: 0 }
     }
 
     /// Whether these bytes are the key in UTF-16LE. Case counts (§2.6.2.6.2).
@@ -139,7 +148,7 @@ impl Text {
     }
 
     fn guid(self) -> Checked<Option<Guid>> {
-        let Self { key, value, at } = self;
+        let Self { key, value, at, .. } = self;
         value.map(|text| Guid::parse(&text).ok_or(Error::LocatorGuid { at, key, text })).transpose()
     }
 }

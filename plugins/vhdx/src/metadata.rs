@@ -86,7 +86,7 @@ impl Metadata {
                 let what = "the parent locator in bytes";
                 Limits::check(what, item.length.into(), context.limits.description)?;
                 let (at, bytes) = items.bytes(PARENT_LOCATOR, "parent locator", 0)?;
-                Some(ParentLocator::decode(at, bytes)?)
+                Some(ParentLocator::decode(at, bytes, &context.notices)?)
             }
         };
         Ok(Self { block_size, logical_sector_size, virtual_size, virtual_disk_id, parent })

@@ -12,11 +12,13 @@ const TAIL: u64 = 4 << 10;
 pub enum Confidence {
     /// It is not.
     No,
-    /// Any file can be read this way (raw).
+    /// Any file can be read this way (raw), or a mark is there that speaks of another file, such
+    /// as one that is stored in this one.
     Fallback,
     /// Something looks like it.
     Hint,
-    /// The magic is there, but what should agree with it does not: opening will say what.
+    /// The magic is there, but what should agree with it does not, which opening will tell, or
+    /// there is nothing to tell the file from the disk of another container.
     Magic,
     /// The magic is there, and a checksum or cross-check agrees.
     Verified,

@@ -85,7 +85,9 @@ pub struct Reference {
 pub struct Backing {
     /// [`Role::Backing`] or [`Role::Parent`].
     pub role: Role,
-    /// The stored names, best first; VHD and VHDX may hold several for one parent.
+    /// The stored names, best first; VHD and VHDX may hold several for one parent, of which the
+    /// first counts that leads to a file with one of the `identifiers`. None if what is stored is
+    /// no name of a file.
     pub names: Vec<OsString>,
     /// The stored name of the layer's format, if any.
     pub format: Option<String>,
@@ -266,32 +268,31 @@ impl Opener {
         }
     }
 
-    /// Opens the layer below the image at `from`; `None` if it is ignored.
+    /// Opens, one after the other, what may be the layer below the image at `from`, best name
+    /// first; `None` if it is ignored. An item is why a name led to no file.
     ///
     /// # Errors
-    /// [`ErrorKind::External`] if the policy forbids it; [`ErrorKind::Io`].
-    pub fn backing(&self, from: &Location, backing: &Backing) -> Result<Option<Found>> {
+    /// [`ErrorKind::External`] if the policy forbids it or there is no name to go by.
+    pub fn backing<'a>(
+        &'a self,
+        from: &'a Location,
+        backing: &'a Backing,
+    ) -> Result<Option<impl Iterator<Item = Result<Found>> + 'a>> {
         let allowed = match &self.policy {
+            Policy::Ignore => return Ok(None),
+            _ if backing.names.is_empty() => return Err(nameless(backing.role)),
             Policy::Refuse => {
                 return Err(refusal(backing.role, backing.names.iter().map(OsString::as_os_str)));
             }
-            Policy::Ignore => return Ok(None),
             Policy::Follow(allowed) => allowed,
         };
-        let mut first_error = None;
-        for name in &backing.names {
+        Ok(Some(backing.names.iter().map(move |name| {
             let here = match backing.role {
                 Role::Parent => from_windows(name),
                 _ => name.clone(),
             };
-            match self.open(allowed, from, backing.role, &here) {
-                Ok(found) => return Ok(Some(found)),
-                Err(error) => first_error.get_or_insert(error),
-            };
-        }
-        Err(first_error.unwrap_or_else(|| {
-            Error::new(ErrorKind::Corrupt, "the image has a parent but stores no name for it")
-        }))
+            self.open(allowed, from, backing.role, &here)
+        })))
     }
 
     /// Opens one file if it lies below the image's directory or an allowed one.
@@ -431,7 +432,7 @@ impl fmt::Display for Reason {
                 );
             }
         }
-        f.write_str("; --external=ignore maps this file alone")
+        write!(f, "; {IGNORE_HINT}")
     }
 }
 
@@ -445,11 +446,19 @@ fn refusal<'a>(role: Role, names: impl Iterator<Item = &'a OsStr>) -> Error {
         ErrorKind::External,
         format!(
             "the image names another file ({noun} {list}), which is not opened; \
-             --external=follow opens it if it is below the image's directory, \
-             --external=ignore maps this file alone"
+             --external=follow opens it if it is below the image's directory, {IGNORE_HINT}"
         ),
     )
 }
+
+fn nameless(role: Role) -> Error {
+    let noun = role.noun();
+    let text = format!("the image has a {noun} but no name for it; {IGNORE_HINT}");
+    Error::new(ErrorKind::External, text)
+}
+
+/// What always remains to be done about a chain that cannot be followed.
+pub(crate) const IGNORE_HINT: &str = "--external=ignore maps this file alone";
 
 /// Names for a message, quoted and not too many.
 pub(crate) fn listed<'a>(names: impl Iterator<Item = &'a OsStr>, between: &str) -> String {

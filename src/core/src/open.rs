@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::buffers::Buffers;
-use crate::external::{Found, listed};
+use crate::external::{Found, IGNORE_HINT, listed};
 use crate::{
     Backing, Chain, Context, Error, ErrorKind, ExtentSource, Image, ImageFormat, Layer, Limits,
     Location, Registry, Result, Storage, detect, open_layer,
@@ -27,59 +27,114 @@ pub fn open_chain(
     path: &Path,
     context: &Arc<Context>,
 ) -> Result<Chain> {
-    let mut trail = Trail::default();
+    let mut opening = Opening { registry, context, trail: Trail::default() };
     let mut layers: Vec<Layer> = Vec::new();
-    let mut format = format;
-    let mut next = Some(Found { storage, location: Location::new(path) });
-    let mut wanted: Vec<[u8; 16]> = Vec::new();
     let mut buffers = Buffers::default();
-    while let Some(Found { storage, location }) = next.take() {
-        trail.step(&storage, &location, context)?;
-        let path = location.path();
-        let here = match format.take() {
-            Some(format) => format,
-            None => detect(registry, storage.as_ref())
-                .and_then(|found| found.winner())
-                .map_err(|error| error.in_file(path))?,
-        };
-        let image = Image { storage: Arc::clone(&storage), location: &location, context };
-        let source = open_layer(here, image)?;
-        check_identity(&wanted, source.as_ref())
-            .map_err(|error| error.in_format(here.name()).in_file(path))?;
-        if let Some(backing) = source.backing() {
-            (next, format) = below(registry, backing, &location, context)
-                .map_err(|error| error.in_format(here.name()).in_file(path))?;
-            wanted.clone_from(&backing.identifiers);
-        }
-        let mut layer = Layer::new(source, path, here.name()).opened_from(storage);
+    let top = Found { storage, location: Location::new(path) };
+    let mut next = Some(opening.open(top, format, &[])?);
+    while let Some(Opened { mut layer, location }) = next.take() {
         layer.settle(&mut buffers);
+        if let Some(backing) = layer.source().backing() {
+            next = opening.below(backing, &location, layer.format())?;
+        }
         layers.push(layer);
     }
     Chain::new(layers, Arc::clone(context))
 }
 
-type Below = (Option<Found>, Option<&'static dyn ImageFormat>);
+/// A layer, and where the names start that it stores.
+struct Opened {
+    layer: Layer,
+    location: Location,
+}
 
-fn below(
-    registry: &Registry,
-    backing: &Backing,
-    location: &Location,
-    context: &Context,
-) -> Result<Below> {
-    let Some(found) = context.opener.backing(location, backing)? else { return Ok((None, None)) };
-    let format = match &backing.format {
-        Some(name) => Some(registry.find(name).map_err(|error| {
+/// A chain that is being opened.
+struct Opening<'a> {
+    registry: &'a Registry,
+    context: &'a Arc<Context>,
+    trail: Trail,
+}
+
+impl Opening<'_> {
+    /// Opens one layer, which must have one of the identifiers in `wanted`, if there are any.
+    fn open(
+        &mut self,
+        found: Found,
+        format: Option<&'static dyn ImageFormat>,
+        wanted: &[[u8; 16]],
+    ) -> Result<Opened> {
+        let Found { storage, location } = found;
+        self.trail.step(&storage, &location, self.context)?;
+        let path = location.path();
+        let format = match format {
+            Some(format) => format,
+            None => detect(self.registry, storage.as_ref())
+                .and_then(|found| found.winner())
+                .map_err(|error| error.in_file(path))?,
+        };
+        let image =
+            Image { storage: Arc::clone(&storage), location: &location, context: self.context };
+        let source = open_layer(format, image)?;
+        check_identity(wanted, source.as_ref())
+            .map_err(|error| error.in_format(format.name()).in_file(path))?;
+        let layer = Layer::new(source, path, format.name()).opened_from(storage);
+        Ok(Opened { layer, location })
+    }
+
+    /// Opens the layer below the image at `location`, which is in `format`; `None` if it is
+    /// ignored.
+    ///
+    /// A name may lead to a file that is not the one that was meant, such as the image itself
+    /// after it was moved: then the next name counts. If none does, the first one tells why.
+    fn below(
+        &mut self,
+        backing: &Backing,
+        location: &Location,
+        format: &'static str,
+    ) -> Result<Option<Opened>> {
+        let here = |error: Error| error.in_format(format).in_file(location.path());
+        let Some(found) = self.context.opener.backing(location, backing).map_err(here)? else {
+            return Ok(None);
+        };
+        let depth = self.trail.seen.len();
+        let mut tried = Vec::new();
+        let mut first_error = None;
+        for found in found {
+            let outcome = match found {
+                Ok(found) => {
+                    let identity = found.storage.identity();
+                    if identity.is_some() && tried.contains(&identity) {
+                        continue;
+                    }
+                    tried.push(identity);
+                    match self.stated(backing, &found) {
+                        Ok(format) => self.open(found, format, &backing.identifiers),
+                        Err(error) => Err(here(error)),
+                    }
+                }
+                Err(error) => Err(here(error)),
+            };
+            match outcome {
+                Ok(opened) => return Ok(Some(opened)),
+                Err(error) => first_error.get_or_insert(error),
+            };
+            self.trail.seen.truncate(depth);
+        }
+        // There is a name, else the opener would have said so.
+        first_error.map_or(Ok(None), Err)
+    }
+
+    /// The format that the layer above states for the file that was found, if any.
+    fn stated(&self, backing: &Backing, found: &Found) -> Result<Option<&'static dyn ImageFormat>> {
+        let Some(name) = &backing.format else { return Ok(None) };
+        let format = self.registry.find(name).map_err(|error| {
             let below = found.location.path().as_os_str();
             let text = format!("its backing file {below:?}: {error}; {IGNORE_HINT}");
             Error::new(error.kind(), text)
-        })?),
-        None => None,
-    };
-    Ok((Some(found), format))
+        })?;
+        Ok(Some(format))
+    }
 }
-
-/// What always remains to be done about a chain that cannot be followed.
-const IGNORE_HINT: &str = "--external=ignore maps this file alone";
 
 fn check_identity(wanted: &[[u8; 16]], source: &dyn ExtentSource) -> Result<()> {
     let found = source.identifier();

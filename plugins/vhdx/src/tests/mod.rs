@@ -193,6 +193,36 @@ fn oddities_that_change_nothing_are_warned_about() {
 }
 
 #[test]
+fn a_path_of_the_parent_that_is_no_text_is_left_out() {
+    let link = ("parent_linkage", LINKAGE);
+    let whole = [link, ("relative_path", "a"), ("volume_path", "b")];
+    let child = |item: Vec<u8>| {
+        Sample::child(1, &[]).with(|s| {
+            s.items.retain(|item| item.0 != PARENT_LOCATOR);
+            s.items.push((PARENT_LOCATOR, 4, item));
+        })
+    };
+    let names = |sample: &Sample| {
+        let source = open(&Vhdx, sample.storage()).unwrap();
+        source.backing().unwrap().names.clone()
+    };
+    let sound = child(locator(VHDX_LOCATOR, &whole));
+    assert_eq!((names(&sound), warnings(&sound)), (vec!["a".into(), "b".into()], vec![]));
+    let mut surrogate = locator(VHDX_LOCATOR, &whole);
+    *surrogate.last_mut().unwrap() = 0xd8;
+    let nul = locator(VHDX_LOCATOR, &[link, ("relative_path", "a"), ("volume_path", "b\0c")]);
+    for item in [surrogate, nul] {
+        let sample = child(item);
+        assert_eq!(names(&sample), ["a"]);
+        let text = "the parent locator's volume_path is not UTF-16 text without a NUL";
+        let [warning] = warnings(&sample).try_into().unwrap();
+        assert!(warning.starts_with(text) && warning.ends_with("; left out"), "{warning}");
+    }
+    let nameless = child(locator(VHDX_LOCATOR, &[link]));
+    assert_eq!((names(&nameless), warnings(&nameless)), (vec![], vec![]));
+}
+
+#[test]
 fn what_comes_before_a_broken_entry_is_mapped() {
     let sample = Sample::new(4, &[2, full(4), full(5), full(6)]).with(|s| s.length = 6 * MIB);
     let mut source = open(&Vhdx, sample.storage()).unwrap();

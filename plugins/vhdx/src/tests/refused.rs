@@ -317,25 +317,6 @@ fn refused_on_opening() -> Vec<Refused> {
             "the parent locator has two entries relative_path (at file offset 0x2100fe)",
         ),
         (
-            "locator NUL",
-            child(locator(VHDX_LOCATOR, &[link, ("relative_path", "a\0b")])),
-            Corrupt,
-            "the parent locator's relative_path is not UTF-16 text without a NUL \
-          (at file offset 0x2100d6)",
-        ),
-        (
-            "locator surrogate",
-            child({
-                let mut item = locator(VHDX_LOCATOR, &[link, path]);
-                let end = item.len();
-                item[end - 1] = 0xd8;
-                item
-            }),
-            Corrupt,
-            "the parent locator's relative_path is not UTF-16 text without a NUL \
-          (at file offset 0x2100d6)",
-        ),
-        (
             "locator no guid",
             child(locator(VHDX_LOCATOR, &[("parent_linkage", "x\n"), path])),
             Corrupt,
@@ -347,13 +328,6 @@ fn refused_on_opening() -> Vec<Refused> {
             child(locator(VHDX_LOCATOR, &[path])),
             Corrupt,
             "the parent locator has no parent_linkage (at file offset 0x210028)",
-        ),
-        (
-            "locator without path",
-            child(locator(VHDX_LOCATOR, &[link])),
-            Corrupt,
-            "the parent locator has no relative_path, absolute_win32_path or volume_path \
-          (at file offset 0x210028)",
         ),
         (
             "bat short",
@@ -519,7 +493,7 @@ fn refused_on_mapping() -> Vec<Refused> {
 #[test]
 fn each_refusal_says_what_is_wrong_and_where() {
     let opening = refused_on_opening();
-    assert_eq!(opening.len(), 50);
+    assert_eq!(opening.len(), 47);
     for (name, sample, kind, text) in opening {
         let error = open(&Vhdx, sample.storage()).err().unwrap_or_else(|| panic!("{name} opens"));
         assert_eq!((error.kind(), error.to_string()), (kind, format!("vhdx: {text}")), "{name}");

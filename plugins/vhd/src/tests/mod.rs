@@ -1,14 +1,13 @@
 //! The plugin as a whole: what opens, what does not, and what is mapped.
 
-use std::ffi::OsString;
+mod parents;
+
 use std::sync::Arc;
 
 use instar_core::testkit::{
     self, Random, check_format, check_hostile, check_source, data, extents, open, open_with, probe,
 };
-use instar_core::{
-    Confidence, Context, ErrorKind, MemoryStorage, Place, QemuVersion, Role, Status,
-};
+use instar_core::{Confidence, Context, ErrorKind, MemoryStorage, Place, QemuVersion, Status};
 use pretty_assertions::assert_eq;
 
 use crate::Vhd;
@@ -192,27 +191,6 @@ fn bitmaps_of_large_blocks_take_more_than_a_sector() {
             (512, Status::Absent),
         ]
     );
-}
-
-#[test]
-fn the_parent_is_named_best_name_first() {
-    let source = open(&Vhd, memory(&differencing())).unwrap();
-    assert_eq!(source.identifier(), Some(*b"sixteen bytes id"));
-    let parent = source.backing().unwrap();
-    assert_eq!(parent.role, Role::Parent);
-    let names = [".\\base.vhd", "/srv/base.vhd", "D:\\base.vhd", "base.vhd"].map(OsString::from);
-    assert_eq!(parent.names, names);
-    assert_eq!(parent.format.as_deref(), Some("vhd"));
-    assert_eq!(parent.identifiers, [*b"id of the parent"]);
-    assert!(open(&Vhd, memory(&dynamic())).unwrap().backing().is_none());
-}
-
-#[test]
-fn a_parent_without_an_id_may_be_any() {
-    let mut bytes = differencing().bytes();
-    put(&mut bytes, 512 + 40, &[0; 16]);
-    let source = open(&Vhd, MemoryStorage::from_bytes(bytes)).unwrap();
-    assert!(source.backing().unwrap().identifiers.is_empty());
 }
 
 #[test]
@@ -483,39 +461,37 @@ fn a_block_may_end_with_the_file_but_not_later() {
 }
 
 #[test]
-fn broken_parents_are_refused() {
-    let nameless = Disk { locators: Vec::new(), parent_name: Vec::new(), ..differencing() };
-    assert_eq!(
-        refusal(nameless.bytes()),
-        (
-            ErrorKind::Corrupt,
-            "vhd: a differencing disk, but nothing in it names a parent (at file offset 0x240)"
-                .into()
-        )
-    );
-    let mut bytes = differencing().bytes();
-    put(&mut bytes, 512 + 576 + 8, &0x7fff_ffff_u32.to_be_bytes());
-    assert_eq!(
-        refusal(bytes),
-        (
-            ErrorKind::Limit,
-            "vhd: the parent locator's length in bytes is 2147483647, at most 1048576 is allowed"
-                .into()
-        )
-    );
-    let mut bytes = differencing().bytes();
-    let length = bytes.len();
-    put(&mut bytes, 512 + 576 + 16, &[0xff; 8]);
-    assert_eq!(
-        refusal(bytes),
-        (
-            ErrorKind::Corrupt,
-            format!(
-                "vhd: parent locator (22 bytes at 0xffffffffffffffff) is outside the file of \
-                 {length} bytes"
-            )
-        )
-    );
+fn old_disks_of_xenserver_have_their_bits_in_the_other_order() {
+    let blocks = |creator: &[u8; 4], version: u32| {
+        let mut disk = differencing();
+        disk.footer.creator = *creator;
+        disk.footer.creator_version = version;
+        let all = map(memory(&disk));
+        // Of block 1, whose bitmap starts with 11001001.
+        let mut end = 0;
+        let ends = all.iter().map(|(length, status)| {
+            end += length;
+            (end / 512, *status == Status::Absent)
+        });
+        ends.filter(|(end, _)| (8..=16).contains(end)).collect::<Vec<_>>()
+    };
+    let as_specified =
+        [(8, true), (10, false), (12, true), (13, false), (15, true), (16, false)].to_vec();
+    assert_eq!(blocks(b"win ", 1), as_specified);
+    assert_eq!(blocks(b"tap\0", 0x0001_0003), as_specified);
+    let reversed = [(9, false), (11, true), (12, false), (14, true), (16, false)];
+    assert_eq!(blocks(b"tap\0", 1)[1..], reversed);
+}
+
+#[test]
+fn a_fixed_disk_that_does_not_end_at_its_footer_is_told_of() {
+    let tail = |size| [vec![1; 4096], Footer::new(2, size).bytes()].concat();
+    assert_eq!(warnings(tail(4096)), [""; 0]);
+    for size in [2048, 4608] {
+        let text = format!("the disk of {size} bytes does not end where its footer is, at 0x1000");
+        assert_eq!(warnings(tail(size)), [text]);
+        assert_eq!(probe(&Vhd, &MemoryStorage::from_bytes(tail(size))), Confidence::Fallback);
+    }
 }
 
 #[test]
