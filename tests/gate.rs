@@ -22,6 +22,7 @@ use common::manifest::find;
 use common::naming::{
     data_file, descriptor, descriptor_over, overlay, qcow_overlay, qed_overlay, rename_utf16,
 };
+use common::polyglot::{qcow2, vhd_footer};
 use common::trace::{self, traced};
 
 /// What images say is not below their directory.
@@ -91,6 +92,9 @@ impl Place {
         for name in ["vm/base.raw", "../x", "secret.vhdx", "outside/secret", "outsider/secret"] {
             fs::write(at(name), secret).unwrap();
         }
+        let mut both = qcow2(4096);
+        both.extend(vhd_footer(both.len() as u64));
+        fs::write(at("vm/both"), both).unwrap();
         symlink("../outside/secret", at("vm/link")).unwrap();
         symlink("../outside", at("vm/linked")).unwrap();
         symlink("/dev/zero", at("vm/device")).unwrap();
@@ -241,6 +245,14 @@ fn deeper() -> Vec<Case> {
             &[OUTSIDE, ALLOW],
         )
         .opening(&["base.raw"]),
+        Case::new(
+            "top.qcow",
+            qcow_overlay("both"),
+            "both",
+            &["could be any of qcow2, vhd, and the image that names it does not say which; "],
+        )
+        .opening(&["both"])
+        .about("both"),
         over("base.raw", "qcow2", &["not a qcow2 image"]).opening(&["base.raw"]).about("base.raw"),
         Case { reference: "nosuch", ..over("base.raw", "nosuch", &["unknown format"]) }
             .opening(&["base.raw"]),
@@ -445,11 +457,12 @@ fn a_disk_in_more_files_than_may_usually_be_open() {
     }
     let folder = tempfile::tempdir().unwrap();
     let name = |number: usize| format!("f{number:03}.vmdk");
+    // Of 2048 sectors.
     let mut text = descriptor("FLAT", &name(0));
     for number in 0..100 {
-        fs::write(folder.path().join(name(number)), [1; 4096]).unwrap();
+        fs::write(folder.path().join(name(number)), vec![1; 1 << 20]).unwrap();
         if number > 0 {
-            text.extend(format!("RW 8 FLAT \"{}\" 0\n", name(number)).bytes());
+            text.extend(format!("RW 2048 FLAT \"{}\" 0\n", name(number)).bytes());
         }
     }
     fs::write(folder.path().join("disk.vmdk"), text).unwrap();

@@ -2,6 +2,9 @@
 
 use crate::{Entry, Error, ErrorKind, ImageFormat, Registry, Result, SECTOR, Storage, read_padded};
 
+/// What to do about a file that could be in several formats.
+pub(crate) const SAY_WHICH: &str = "; say which with --format";
+
 /// Bytes of the file's head that a format may look at.
 const HEAD: u64 = 128 << 10;
 /// Bytes of the file's tail that a format may look at.
@@ -105,7 +108,7 @@ impl Detection {
                 let names: Vec<&str> = several.iter().map(|e| e.format.name()).collect();
                 Err(Error::new(
                     ErrorKind::Ambiguous,
-                    format!("could be any of {}; say which with --format", names.join(", ")),
+                    format!("could be any of {}{SAY_WHICH}", names.join(", ")),
                 ))
             }
         }
