@@ -39,6 +39,7 @@ pub(crate) const REASONS: &[Reason] = &[
     Reason { id: "vhdx-allocation", formats: VHDX, says: "vhdx: BAT entry " },
     Reason { id: "vdi-blocks", formats: VDI, says: "vdi: extra data of a block is " },
     Reason { id: "cloop-detected", formats: CLOOP, says: "cloop: no preamble: " },
+    Reason { id: "cloop-detected", formats: CLOOP, says: "cloop: the format is V4.0" },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: a block table is no valid base64" },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: block table should have " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: block table is too short: " },
