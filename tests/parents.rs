@@ -378,7 +378,7 @@ fn a_parent_without_a_name_keeps_no_one_from_the_image_itself() {
         eprintln!("skipped: parents without a name: not every format is compiled in");
         return;
     }
-    for id in ["vhd-hostile-parent-unnamed", "vhdx-locator-no-path"] {
+    for id in ["vdi-hostile-link", "vhd-hostile-parent-unnamed", "vhdx-locator-no-path"] {
         let folder = copy(id);
         let name = find(id).name.as_str();
         let map = |policy: &str| instar(folder.path(), &["map", policy, name]);

@@ -1,7 +1,5 @@
 //! The on-disk structures, decoded into native types.
 
-use std::fmt;
-
 use instar_core::{Fields, Result, SECTOR};
 
 use crate::error::Error;
@@ -12,10 +10,12 @@ pub(crate) const HEADER_BYTES: usize = 512;
 /// Bytes of a block map entry: a block's number in the file.
 pub(crate) const ENTRY: usize = 4;
 
-/// The smallest entry of a block that is not in the file. 0xffffffff is a block that was never
-/// written (specification, `VDI_IMAGE_BLOCK_FREE`), 0xfffffffe one that was discarded and is
-/// zero (`VDI_IMAGE_BLOCK_ZERO`).
+/// The smallest entry of a block that is not in the file: one that was discarded and is zero
+/// (specification, `VDI_IMAGE_BLOCK_ZERO`).
 pub(crate) const NOT_STORED: u32 = 0xffff_fffe;
+
+/// The entry of a block that was never written (`VDI_IMAGE_BLOCK_FREE`): zero, or in the parent.
+pub(crate) const FREE: u32 = 0xffff_ffff;
 
 /// The most blocks that qemu opens: a map of 2^31 − 512 bytes.
 const MAX_BLOCKS: u32 = 0x1fff_ff80;
@@ -38,23 +38,6 @@ impl From<u32> for ImageType {
             2 => Self::Static,
             other => Self::Other(other),
         }
-    }
-}
-
-/// A UUID as it is stored; its first three parts are little-endian numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Uuid(pub(crate) [u8; 16]);
-
-impl Uuid {
-    pub(crate) const NULL: Self = Self([0; 16]);
-}
-
-impl fmt::Display for Uuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [d, c, b, a, f2, e, h, g, rest @ ..] = self.0;
-        let [i, j, k, l, m, n, o, p] = rest;
-        write!(f, "{a:02x}{b:02x}{c:02x}{d:02x}-{e:02x}{f2:02x}-{g:02x}{h:02x}-{i:02x}{j:02x}-")?;
-        write!(f, "{k:02x}{l:02x}{m:02x}{n:02x}{o:02x}{p:02x}")
     }
 }
 
@@ -82,8 +65,8 @@ impl Blocks {
 
 /// Signature, version and header (specification, `VDIPREHEADER` and `VDIHEADER1PLUS`).
 ///
-/// Not kept: the texts, flags, both geometries, the number of blocks in use, and the identifiers
-/// of the image itself, which change nothing about the map.
+/// Not kept: the texts, flags, both geometries, the number of blocks in use, and when the image
+/// was modified, which change nothing about the map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     /// How the image was made.
@@ -94,6 +77,11 @@ pub(crate) struct Header {
     pub(crate) disk_size: u64,
     /// Where the blocks are.
     pub(crate) blocks: Blocks,
+    /// UUID of the image (`uuidCreate`).
+    pub(crate) uuid: [u8; 16],
+    /// UUIDs of the image's parent and of the state that it was in (`uuidLinkage`,
+    /// `uuidParentModify`); both zero: there is none.
+    pub(crate) parent: [[u8; 16]; 2],
 }
 
 impl Header {
@@ -127,14 +115,19 @@ impl Header {
         else {
             return Err(Error::DiskSize { size: disk_size, room }.into());
         };
-        // The parent is known by these two alone: nothing says in which file it is.
-        for (what, at) in [("link", 0x1a8), ("parent", 0x1b8)] {
-            let uuid = Uuid(fields.array(at)?);
-            if uuid != Uuid::NULL {
-                return Err(Error::Differencing { what, uuid, at: fields.offset_of(at) }.into());
-            }
-        }
-        Ok(Self { image_type: fields.le32(0x4c)?.into(), map_offset, disk_size: rounded, blocks })
+        Ok(Self {
+            image_type: fields.le32(0x4c)?.into(),
+            map_offset,
+            disk_size: rounded,
+            blocks,
+            uuid: fields.array(0x188)?,
+            parent: [fields.array(0x1a8)?, fields.array(0x1b8)?],
+        })
+    }
+
+    /// Whether another image has what this one does not.
+    pub(crate) fn has_parent(&self) -> bool {
+        self.parent.iter().flatten().any(|byte| *byte != 0)
     }
 
     fn blocks(fields: &Fields<'_>) -> Result<Blocks> {
@@ -176,11 +169,5 @@ mod tests {
         assert_eq!(blocks.data_at(3), 1024 + 3 * ((1 << 20) + 512) + 512);
         let most = Blocks { size: 1 << 31, extra: 1 << 31, offset: 0xffff_fe00, count: 9 };
         assert_eq!(most.data_at(NOT_STORED - 1), 0xffff_fffd_ffff_fe00 + (1 << 31));
-    }
-
-    #[test]
-    fn a_uuid_is_written_as_virtualbox_does() {
-        let bytes = std::array::from_fn(|i| u8::try_from(i).unwrap());
-        assert_eq!(Uuid(bytes).to_string(), "03020100-0504-0706-0809-0a0b0c0d0e0f");
     }
 }

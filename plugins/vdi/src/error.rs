@@ -2,8 +2,6 @@
 
 use instar_core::ErrorKind;
 
-use crate::disk::Uuid;
-
 /// One reason to refuse an image.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -25,11 +23,6 @@ pub(crate) enum Error {
     TooManyBlocks { count: u32, allowed: u32 },
     #[error("disk size is {size}, but the block map has room for {room} bytes")]
     DiskSize { size: u64, room: u64 },
-    #[error(
-        "a differencing image ({what} UUID {uuid}), which is not supported: nothing says in which \
-         file its parent is"
-    )]
-    Differencing { what: &'static str, uuid: Uuid, at: u64 },
     #[error("block map ({count} entries at {offset:#x}) is outside the file of {file} bytes")]
     MapOutside { count: u32, offset: u64, file: u64 },
 }
@@ -47,7 +40,6 @@ impl From<Error> for instar_core::Error {
             Error::BlockSize { .. } => (Corrupt, 0x178),
             Error::BlockExtra { .. } => (Corrupt, 0x17c),
             Error::TooManyBlocks { .. } => (Limit, 0x180),
-            Error::Differencing { at, .. } => (Unsupported, at),
         };
         Self::new(kind, error).at(at)
     }

@@ -1,8 +1,8 @@
 //! The VDI format of VirtualBox.
 //!
-//! Read are dynamic and static disks with a header of version 1.1, after the structures that
-//! VirtualBox documents in `VDICore.h` ("the specification" below). What is accepted follows
-//! qemu's driver, but for the sizes of blocks, of which qemu knows one only;
+//! Read are dynamic, static and differencing disks with a header of version 1.1, after the
+//! structures that VirtualBox documents in `VDICore.h` ("the specification" below). What is
+//! accepted follows qemu's driver, but for the sizes of blocks, of which qemu knows one only;
 //! `docs/formats/vdi.md` lists the rules. All integers of the format are little-endian.
 //!
 //! ```text
@@ -35,7 +35,7 @@ impl ImageFormat for Vdi {
     }
 
     fn about(&self) -> &'static str {
-        "VirtualBox disks: dynamic and static"
+        "VirtualBox disks: dynamic, static and differencing"
     }
 
     fn extensions(&self) -> &'static [&'static str] {

@@ -5,7 +5,7 @@
 
 use instar_core::testkit::Sample;
 
-use crate::disk::NOT_STORED;
+use crate::disk::{FREE, NOT_STORED};
 
 /// Bytes of one block in most samples.
 pub(crate) const BLOCK: u64 = 4096;
@@ -13,9 +13,6 @@ pub(crate) const BLOCK: u64 = 4096;
 /// Where the builder puts the block map and the first stored block.
 pub(crate) const MAP: u32 = 512;
 pub(crate) const DATA: u32 = 4096;
-
-/// A block that was never written.
-pub(crate) const FREE: u32 = u32::MAX;
 
 /// An image; the fields are those of the header.
 #[derive(Clone)]
@@ -81,6 +78,7 @@ impl Disk {
             put(&mut file, at, &u32::to_le_bytes(value));
         }
         put(&mut file, 0x170, &self.disk_size.to_le_bytes());
+        put(&mut file, 0x188, b"the image itself");
         put(&mut file, 0x1a8, &self.link);
         put(&mut file, 0x1b8, &self.parent);
         file.resize(file.len().next_multiple_of(512), 0);
@@ -111,11 +109,18 @@ pub(crate) fn with_extra_data() -> Disk {
     Disk { block_extra: 512, ..Disk::new(3 * BLOCK, &[0, 1, FREE]) }
 }
 
+/// A free block, a stored one, a discarded one and a free one.
+pub(crate) fn differencing() -> Disk {
+    let link = *b"id of the parent";
+    Disk { image_type: 4, link, ..Disk::new(4 * BLOCK, &[FREE, 0, NOT_STORED, FREE]) }
+}
+
 /// All kinds of sound images.
 pub(crate) fn all() -> Vec<Sample> {
     vec![
         Sample::new("dynamic", dynamic().bytes(), 5),
         Sample::new("static", fixed().bytes(), 1),
+        Sample::new("differencing", differencing().bytes(), 4),
         Sample::new("extra data in front of blocks", with_extra_data().bytes(), 3),
     ]
 }

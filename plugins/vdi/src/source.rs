@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use instar_core::{
-    Batch, Error as CoreError, ExtentSource, Fields, Flow, Image, ImageFile, Place, Result, SECTOR,
-    Status, TableReader, read_padded,
+    Backing, Batch, Error as CoreError, ExtentSource, Fields, Flow, Image, ImageFile, Place,
+    Result, Role, SECTOR, Status, TableReader, read_padded,
 };
 
-use crate::disk::{Blocks, ENTRY, HEADER_BYTES, Header, ImageType, NOT_STORED};
+use crate::disk::{Blocks, ENTRY, FREE, HEADER_BYTES, Header, ImageType, NOT_STORED};
 use crate::error::Error;
 
 /// Entries of the map in memory at a time (instar's own limit): 1 MiB.
@@ -20,6 +20,7 @@ pub(crate) struct VdiSource {
     /// Entries of one window.
     window: u64,
     files: [ImageFile; 1],
+    parent: Option<Backing>,
 }
 
 impl VdiSource {
@@ -31,14 +32,25 @@ impl VdiSource {
             .map_err(|error| CoreError::io("cannot read the header", error).at(0))?;
         let header = Header::decode(Fields::new("header", 0, &bytes))?;
         check_map(&header, storage.len())?;
-        if let ImageType::Other(image_type) = header.image_type {
+        // Such an image is known by the UUIDs, whatever its type.
+        let has_parent = header.has_parent();
+        if let (ImageType::Other(image_type), false) = (header.image_type, has_parent) {
             image.context.notices.warn(format!(
                 "image type is {image_type}, neither 1 (dynamic) nor 2 (static); read as dynamic"
             ))?;
         }
         let limits = &image.context.limits;
+        let [parent, _] = header.parent;
+        // VirtualBox looks the UUID up among the media that it knows: no name is stored.
+        let parent = has_parent.then(|| Backing {
+            role: Role::Parent,
+            names: Vec::new(),
+            format: Some("vdi".to_owned()),
+            identifiers: vec![parent],
+        });
         Ok(Self {
             header,
+            parent,
             map: TableReader::new("block map", Arc::clone(storage), limits),
             window: WINDOW.min(limits.table_window / ENTRY as u64).max(1),
             files: [image.file()],
@@ -67,6 +79,14 @@ impl ExtentSource for VdiSource {
         &self.files
     }
 
+    fn backing(&self) -> Option<&Backing> {
+        self.parent.as_ref()
+    }
+
+    fn identifier(&self) -> Option<[u8; 16]> {
+        Some(self.header.uuid)
+    }
+
     fn buffered(&self) -> u64 {
         self.map.buffered()
     }
@@ -80,6 +100,7 @@ impl ExtentSource for VdiSource {
         // Holes of the file are looked for in images whose blocks all have their place from the
         // start, as by qemu.
         let over_holes = self.header.image_type == ImageType::Static;
+        let free = if self.parent.is_some() { Status::Absent } else { Status::Zero };
         while out.cursor() < out.end() {
             let first = out.cursor() / blocks.size;
             // Up to a border of windows, not a window's worth: what is left of it when the batch
@@ -89,7 +110,7 @@ impl ExtentSource for VdiSource {
             // In the file, so there is no overflow; and not more than a window.
             let at = map_offset + first * ENTRY as u64;
             let length = usize::try_from(count * ENTRY as u64).unwrap_or(0);
-            if append(blocks, over_holes, self.map.bytes(at, length)?, out) == Flow::Stop {
+            if append(blocks, over_holes, free, self.map.bytes(at, length)?, out) == Flow::Stop {
                 break;
             }
         }
@@ -97,10 +118,11 @@ impl ExtentSource for VdiSource {
     }
 }
 
-/// Appends the blocks that these entries describe; the cursor is in the first one.
+/// Appends the blocks that these entries describe; the cursor is in the first one. Free blocks are
+/// `free`.
 // By itself, so that what the loop needs stays in registers.
 #[inline(never)]
-fn append(blocks: Blocks, over_holes: bool, entries: &[u8], out: &mut Batch) -> Flow {
+fn append(blocks: Blocks, over_holes: bool, free: Status, entries: &[u8], out: &mut Batch) -> Flow {
     // Extra data is between any two stored blocks.
     let may_join = blocks.extra == 0;
     // Only the first block may have to be left out in part.
@@ -129,13 +151,16 @@ fn append(blocks: Blocks, over_holes: bool, entries: &[u8], out: &mut Batch) -> 
                 out.push(length(run), Status::Data(place))
             }
         } else {
+            let status = if entry == FREE { free } else { Status::Zero };
             next = loop {
                 match entries.next() {
-                    Some(NOT_STORED..) => run += 1,
+                    Some(other @ NOT_STORED..) if other == entry || free == Status::Zero => {
+                        run += 1
+                    }
                     other => break other,
                 }
             };
-            out.push(length(run), Status::Zero)
+            out.push(length(run), status)
         };
         if flow == Flow::Stop {
             return Flow::Stop;
@@ -160,10 +185,15 @@ mod tests {
 
     /// What the entries are from guest byte `from` on.
     fn list(blocks: Blocks, entries: &[u32], from: u64) -> Vec<(u64, Status)> {
+        list_over(Status::Zero, blocks, entries, from)
+    }
+
+    /// The same where free blocks are `free`.
+    fn list_over(free: Status, blocks: Blocks, entries: &[u32], from: u64) -> Vec<(u64, Status)> {
         let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
         let mut out = Batch::default();
         out.ask(from, entries.len() as u64 * blocks.size);
-        assert_eq!(append(blocks, false, &bytes, &mut out), Flow::Stop);
+        assert_eq!(append(blocks, false, free, &bytes, &mut out), Flow::Stop);
         out.extents().iter().map(|extent| (extent.length, extent.status())).collect()
     }
 
@@ -185,6 +215,20 @@ mod tests {
         assert_eq!(
             list(blocks, &[3, 4, u32::MAX], 1),
             [(8191, at(3).advanced(1)), (4096, Status::Zero)]
+        );
+    }
+
+    #[test]
+    fn free_blocks_are_the_parents_and_discarded_ones_zero() {
+        let blocks = Blocks { size: 4096, extra: 0, offset: 1024, count: 6 };
+        assert_eq!(
+            list_over(Status::Absent, blocks, &[FREE, FREE, NOT_STORED, NOT_STORED, FREE, 0], 1),
+            [
+                (2 * 4096 - 1, Status::Absent),
+                (2 * 4096, Status::Zero),
+                (4096, Status::Absent),
+                (4096, data(1024)),
+            ]
         );
     }
 

@@ -3,11 +3,12 @@
 use instar_core::testkit::{
     self, check_format, check_hostile, check_source, data, extents, open, probe,
 };
-use instar_core::{Confidence, ErrorKind, MemoryStorage, Place, Status};
+use instar_core::{Confidence, ErrorKind, MemoryStorage, Place, Role, Status};
 use pretty_assertions::assert_eq;
 
 use crate::Vdi;
-use crate::samples::{self, BLOCK, DATA, Disk, FREE, MAP, dynamic, fixed, put, with_extra_data};
+use crate::disk::FREE;
+use crate::samples::{self, BLOCK, DATA, Disk, MAP, dynamic, fixed, put, with_extra_data};
 
 fn memory(disk: &Disk) -> MemoryStorage {
     MemoryStorage::from_bytes(disk.bytes())
@@ -34,7 +35,7 @@ fn at(entry: u64) -> u64 {
 
 #[test]
 fn laws_hold_for_every_sample() {
-    assert_eq!(check_format(&Vdi, &samples::all()).samples, 3);
+    assert_eq!(check_format(&Vdi, &samples::all()).samples, 4);
 }
 
 #[test]
@@ -167,7 +168,7 @@ fn what_is_no_vdi_is_refused() {
 #[test]
 fn broken_headers_are_refused() {
     type Break = fn(&mut Disk);
-    let cases: [(Break, ErrorKind, &str); 12] = [
+    let cases: [(Break, ErrorKind, &str); 10] = [
         (
             |disk| disk.version = 0x0001_0002,
             ErrorKind::Unsupported,
@@ -220,24 +221,30 @@ fn broken_headers_are_refused() {
             ErrorKind::Limit,
             "block map has 536870785 entries, at most 536870784 are allowed (at file offset 0x180)",
         ),
-        (
-            |disk| disk.link = std::array::from_fn(|i| u8::try_from(i).unwrap()),
-            ErrorKind::Unsupported,
-            "a differencing image (link UUID 03020100-0504-0706-0809-0a0b0c0d0e0f), which is not \
-             supported: nothing says in which file its parent is (at file offset 0x1a8)",
-        ),
-        (
-            |disk| disk.parent[15] = 1,
-            ErrorKind::Unsupported,
-            "a differencing image (parent UUID 00000000-0000-0000-0000-000000000001), which is \
-             not supported: nothing says in which file its parent is (at file offset 0x1b8)",
-        ),
     ];
     for (damage, kind, text) in cases {
         let mut disk = dynamic();
         damage(&mut disk);
         assert_eq!(refusal(disk.bytes()), (kind, format!("vdi: {text}")));
     }
+}
+
+#[test]
+fn a_differencing_image_has_a_parent_without_a_name() {
+    let mut disk = samples::differencing();
+    let source = open(&Vdi, memory(&disk)).unwrap();
+    assert_eq!(source.identifier(), Some(*b"the image itself"));
+    let parent = source.backing().unwrap();
+    assert_eq!((parent.role, parent.names.len()), (Role::Parent, 0));
+    assert_eq!(parent.identifiers, [*b"id of the parent"]);
+    assert_eq!(warnings(&disk), [""; 0]);
+    // Any of the two will do, as for qemu-img, which refuses both.
+    (disk.link, disk.parent) = ([0; 16], [1; 16]);
+    assert!(open(&Vdi, memory(&disk)).unwrap().backing().is_some());
+    // Without either the type is odd, and all blocks are the image's own.
+    disk.parent = [0; 16];
+    assert!(open(&Vdi, memory(&disk)).unwrap().backing().is_none());
+    assert_eq!(warnings(&disk).len(), 1);
 }
 
 #[test]
