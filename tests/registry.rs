@@ -25,8 +25,12 @@ fn the_list_is_that_of_the_features() {
     let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
     assert_eq!(names, common::enabled_formats());
     for row in &rows {
-        let aliases = registry.find(row[0]).unwrap().aliases().join(",");
-        assert_eq!(row[1], if aliases.is_empty() { "-" } else { &aliases });
+        let alias = match row[0] {
+            "raw" => "file",
+            "vhd" => "vpc",
+            _ => "-",
+        };
+        assert_eq!(row[1], alias);
         let extensions = registry.find(row[0]).unwrap().extensions().join(",");
         assert_eq!(row[2], if extensions.is_empty() { "-" } else { &extensions });
         assert_eq!(row[3], format!("instar-plugin-{}", row[0]));
