@@ -12,6 +12,7 @@ use pretty_assertions::assert_eq;
 use tempfile::TempDir;
 
 use common::binary::{Run, instar};
+use common::naming::overlay;
 use common::polyglot::{qcow2, vhd_footer};
 use common::{all_enabled, enabled_formats};
 
@@ -224,6 +225,14 @@ fn no_format_is_compiled_in_for_the_file() {
     }
     let line = "instar: a.raw: not in any of the formats compiled in (see 'instar formats')";
     map(&["a.raw"]).assert_fails_with(&[line]);
+
+    if enabled_formats().contains(&"qcow2") {
+        let folder = folder();
+        fs::write(folder.path().join("top.qcow2"), overlay("a.raw", None)).unwrap();
+        let run = instar(folder.path(), &["map", "--external=follow", "top.qcow2"]);
+        run.assert_fails_with(&[line, "the image that names it does not say which"]);
+        assert!(!run.stderr.contains("--format"), "it is about FILE only: {}", run.stderr);
+    }
 }
 
 /// A right magic with a broken header is an error, never a raw image.

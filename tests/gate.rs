@@ -249,7 +249,7 @@ fn deeper() -> Vec<Case> {
             "top.qcow",
             qcow_overlay("both"),
             "both",
-            &["could be any of qcow2, vhd, and the image that names it does not say which; "],
+            &["could be any of qcow2, vhd; the image that names it does not say which; --external=ignore"],
         )
         .opening(&["both"])
         .about("both"),

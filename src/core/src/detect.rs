@@ -2,9 +2,6 @@
 
 use crate::{Entry, Error, ErrorKind, ImageFormat, Registry, Result, SECTOR, Storage, read_padded};
 
-/// What to do about a file that could be in several formats.
-pub(crate) const SAY_WHICH: &str = "; say which with --format";
-
 /// Bytes of the file's head that a format may look at.
 const HEAD: u64 = 128 << 10;
 /// Bytes of the file's tail that a format may look at.
@@ -92,13 +89,25 @@ impl Detection {
     /// # Errors
     /// [`ErrorKind::Ambiguous`] if two are equally sure, [`ErrorKind::WrongFormat`] if none is.
     pub fn winner(&self) -> Result<&'static dyn ImageFormat> {
+        self.winner_or("say which with --format", "--format NAME maps it as if it were in one")
+    }
+
+    /// The winner of a file below FILE, for which `--format` does not speak.
+    ///
+    /// # Errors
+    /// As [`Self::winner`].
+    pub(crate) fn winner_below(&self) -> Result<&'static dyn ImageFormat> {
+        let advice = "the image that names it does not say which; --external=ignore maps that one \
+                      alone";
+        self.winner_or(advice, advice)
+    }
+
+    fn winner_or(&self, if_several: &str, if_none: &str) -> Result<&'static dyn ImageFormat> {
         let best = self.answers.iter().map(|(_, c)| *c).max().unwrap_or(Confidence::No);
         if best == Confidence::No {
-            return Err(Error::new(
-                ErrorKind::WrongFormat,
-                "not in any of the formats compiled in (see 'instar formats'); --format NAME maps it \
-                 as if it were in one",
-            ));
+            let text =
+                format!("not in any of the formats compiled in (see 'instar formats'); {if_none}");
+            return Err(Error::new(ErrorKind::WrongFormat, text));
         }
         let claims: Vec<&Entry> =
             self.answers.iter().filter(|(_, c)| *c == best).map(|(entry, _)| entry).collect();
@@ -106,10 +115,8 @@ impl Detection {
             [only] => Ok(only.format),
             several => {
                 let names: Vec<&str> = several.iter().map(|e| e.format.name()).collect();
-                Err(Error::new(
-                    ErrorKind::Ambiguous,
-                    format!("could be any of {}{SAY_WHICH}", names.join(", ")),
-                ))
+                let text = format!("could be any of {}; {if_several}", names.join(", "));
+                Err(Error::new(ErrorKind::Ambiguous, text))
             }
         }
     }

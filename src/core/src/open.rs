@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::buffers::Buffers;
-use crate::detect::SAY_WHICH;
 use crate::external::{Found, IGNORE_HINT, listed};
 use crate::{
     Backing, Chain, Context, Error, ErrorKind, ExtentSource, Image, ImageFormat, Layer, Limits,
@@ -69,9 +68,7 @@ impl Opening<'_> {
         let path = location.path();
         let format = match format {
             Some(format) => format,
-            None => detect(self.registry, storage.as_ref())
-                .and_then(|found| found.winner())
-                .map_err(|error| self.about_layer(error).in_file(path))?,
+            None => self.detected(storage.as_ref()).map_err(|error| error.in_file(path))?,
         };
         let image =
             Image { storage: Arc::clone(&storage), location: &location, context: self.context };
@@ -82,18 +79,13 @@ impl Opening<'_> {
         Ok(Opened { layer, location })
     }
 
-    /// What to do about a file whose format cannot be told: `--format` is about the top layer only.
-    fn about_layer(&self, error: Error) -> Error {
-        if error.kind() != ErrorKind::Ambiguous || self.trail.seen.len() == 1 {
-            return error;
+    /// The format that the file seems to be in.
+    fn detected(&self, storage: &dyn Storage) -> Result<&'static dyn ImageFormat> {
+        let detection = detect(self.registry, storage)?;
+        match self.trail.seen.len() {
+            1 => detection.winner(),
+            _ => detection.winner_below(),
         }
-        let text = error.to_string();
-        let claims = text.strip_suffix(SAY_WHICH).unwrap_or(&text);
-        let text = format!(
-            "{claims}, and the image that names it does not say which; --external=ignore maps that \
-             one alone"
-        );
-        Error::new(ErrorKind::Ambiguous, text)
     }
 
     /// Opens the layer below the image at `location`, which is in `format`; `None` if it is
