@@ -14,7 +14,8 @@ const BETWEEN: &[u8; 14] = b"},\n{ \"start\": ";
 /// The JSON renderer.
 pub(crate) struct Json<W> {
     out: W,
-    buffer: Box<[u8]>,
+    /// Always of the same length, so that a row finds room without asking for it.
+    buffer: Vec<u8>,
     filled: usize,
     objects: Objects,
 }
@@ -22,20 +23,11 @@ pub(crate) struct Json<W> {
 impl<W: Write> Json<W> {
     /// Writes rows of this shape to `out`.
     pub(crate) fn new(out: W, shape: Shape) -> Self {
-        let buffer = vec![0; BUFFER + MAX_OBJECT].into_boxed_slice();
-        let mut json = Self { out, buffer, filled: 0, objects: Objects::new(shape) };
-        json.text(b"[");
-        json.text(OPENING);
-        json
-    }
-
-    /// Appends a short text.
-    fn text<const N: usize>(&mut self, text: &[u8; N]) {
-        if let Some(room) =
-            self.buffer.get_mut(self.filled..).and_then(|b| b.first_chunk_mut::<MAX_OBJECT>())
-        {
-            self.filled += put(room, 0, text);
-        }
+        let mut buffer = vec![b'['];
+        buffer.extend(OPENING);
+        let filled = buffer.len();
+        buffer.resize(BUFFER + MAX_OBJECT, 0);
+        Self { out, buffer, filled, objects: Objects::new(shape) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -52,7 +44,7 @@ impl<W: Write> Renderer for Json<W> {
                 self.flush()?;
             }
             let room = self.buffer.get_mut(self.filled..).and_then(|b| b.first_chunk_mut());
-            let Some(room) = room else { continue };
+            let room = room.ok_or_else(|| io::Error::other("a row has no room"))?;
             let end = self.objects.put(room, row);
             self.filled += put(room, end, BETWEEN);
         }
@@ -61,9 +53,9 @@ impl<W: Write> Renderer for Json<W> {
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
         // The window of a map is never without a row, be it one of length 0.
-        self.filled -= BETWEEN.len() - 1;
-        self.text(b"]\n");
-        self.flush()
+        self.buffer.truncate(self.filled - (BETWEEN.len() - 1));
+        self.buffer.extend(b"]\n");
+        self.out.write_all(&self.buffer)
     }
 
     fn abandon(mut self: Box<Self>) -> io::Result<()> {
@@ -129,6 +121,29 @@ mod tests {
         for (object, row) in parsed.iter().zip(&rows) {
             assert_eq!(object["start"].as_u64(), Some(row.start));
             assert_eq!(object["offset"].as_u64(), Some(row.offset));
+        }
+    }
+
+    /// A row that crossed the end of the buffer once left no room for the bracket behind it.
+    #[test]
+    fn the_array_is_closed_wherever_the_buffer_ends() {
+        let longest = row(1 << 62, 1 << 62, u32::MAX, Status::Data(Place::at(1 << 63)));
+        let rows_of = |first_offset, count| {
+            let mut rows = vec![longest; count];
+            rows[0] = row(0, 1, 0, Status::Data(Place::at(first_offset)));
+            rows
+        };
+        let length_of = |count| render(&rows_of(0, count), Shape::WithCompressed).len();
+        let around = (BUFFER - length_of(1)) / (length_of(2) - length_of(1));
+        // From one offset to the next, what follows moves on by a digit.
+        for digits in 0..19 {
+            for count in around - 1..around + 4 {
+                let rows = rows_of(10_u64.pow(digits), count);
+                let text = render(&rows, Shape::WithCompressed);
+                let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(parsed.as_array().map(Vec::len), Some(rows.len()));
+                assert!(text.ends_with("}]\n"));
+            }
         }
     }
 
