@@ -254,6 +254,11 @@ fn write_errors() {
         assert_eq!(ours.status.code(), Some(1));
         let text = String::from_utf8_lossy(&ours.stderr).into_owned();
         assert!(text.starts_with("instar: cannot write to standard output: "), "{text}");
+        // A standard output that was closed beforehand cannot be told from the null device.
+        let mut shell = Command::new("sh");
+        shell.current_dir(folder.path()).args(["-c", "exec \"$0\" map a.raw >&-"]);
+        let closed = shell.arg(command(folder.path()).get_program()).output().unwrap();
+        assert_eq!(closed.status.code(), Some(0), "{}", String::from_utf8_lossy(&closed.stderr));
     }
     if qemu::installed("write-errors").is_some() {
         let mut theirs = Command::new("qemu-img");

@@ -59,6 +59,8 @@ def extended_disks():
                 in_use=IN_USE)
     yield _disk("last-sector", "the last cluster ends with the file, in a started sector", 16,
                 clusters((1, 1), tag=0x56, length=4 * KIB - 100), length=8 * KIB - 100)
+    yield _disk("extended-63", "63 sectors in a cluster, which is no power of two", 113 * 63,
+                clusters((0, 1), (112, 2), tag=0x5b), track=63)
     yield _disk("holes", "holes of the file inside a cluster are data", 4 * 128,
                 clusters((0, 1), (3, 2), tag=0x57), track=128)
     yield _disk("2-tib", "2^32 sectors, of which qemu-img maps a part only", 2 * TIB // 512,

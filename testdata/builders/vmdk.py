@@ -212,6 +212,14 @@ def _composed():
     yield _text("flat-joined", "two lines that are one run of one file", "twoGbMaxExtentFlat",
                 ['RW 32 FLAT "vmdk-flat-f002.raw" 0', 'RW 32 FLAT "vmdk-flat-f002.raw" 32'],
                 companions=flat[1:])
+    yield _text("flat-spellings", "one run of one file, whose name is spelled in two ways",
+                "twoGbMaxExtentFlat",
+                ['RW 32 FLAT "./vmdk-flat-f002.raw" 0', 'RW 32 FLAT ".//vmdk-flat-f002.raw" 32'],
+                companions=flat[1:])
+    yield _text("flat-behind-blanks", "empty lines and lines of blanks in front of extents",
+                "twoGbMaxExtentFlat",
+                ['', 'RW 32 FLAT "vmdk-flat-f002.raw" 0', '', ' \t',
+                 'RW 32 FLAT "vmdk-flat-f002.raw" 64'], companions=flat[1:])
     yield _text("split-grains", "split disk whose extents are whole grains",
                 "twoGbMaxExtentSparse",
                 ['RW 1024 SPARSE "vmdk-split-even.vmdk"', 'RW 1048 SPARSE "vmdk-split-s002.vmdk"'],

@@ -262,6 +262,15 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         reason: "the header says how large blocks are and what is between them",
     },
     Divergence {
+        id: "parallels-odd-clusters",
+        formats: &["parallels"],
+        images: &["parallels-extended-63"],
+        outputs: BOTH,
+        versions: &["11.1"],
+        kind: Kind::MapsOtherwise,
+        reason: "the first cluster behind the table holds data",
+    },
+    Divergence {
         id: "two-formats",
         formats: &["vdi"],
         images: &["vdi-hostile-polyglot"],
@@ -269,6 +278,15 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         versions: ALL,
         kind: Kind::Fails,
         reason: "a file in two formats has no one map",
+    },
+    Divergence {
+        id: "vmdk-blank-lines",
+        formats: &["vmdk"],
+        images: &["vmdk-flat-behind-blanks"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::MapsOtherwise,
+        reason: "a line of a descriptor is one extent",
     },
     Divergence {
         id: "vmdk-split",

@@ -26,6 +26,7 @@ const QEMU_READS_OTHERWISE: &[&str] = &[
     "vhd-differencing-2m-blocks",
     "vhd-differencing-missing-parent",
     "vhd-hostile-headless-dynamic",
+    "vmdk-flat-behind-blanks",
     "vmdk-rdonly-extent",
     "vmdk-zero-*",
 ];

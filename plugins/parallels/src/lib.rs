@@ -48,7 +48,7 @@ impl ImageFormat for Parallels {
     }
 
     fn divergences(&self) -> &'static [&'static str] {
-        &["metadata-outside-file", "qemu-crash"]
+        &["metadata-outside-file", "parallels-odd-clusters", "qemu-crash"]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {

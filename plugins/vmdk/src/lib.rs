@@ -50,6 +50,7 @@ impl ImageFormat for Vmdk {
             "external-refused",
             "metadata-outside-file",
             "qemu-crash",
+            "vmdk-blank-lines",
             "vmdk-split",
         ]
     }

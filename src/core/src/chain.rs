@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -349,12 +350,13 @@ impl Chain {
             layer.buffered = 0;
             layer.settle(&mut buffers);
             layer.batch.bound(extents);
-            // Within a layer, equal names are one file: extents in them may merge.
-            let mut known: HashMap<&Path, u32> = HashMap::new();
+            // Within a layer, equal names are one file: extents in them may merge. Names are texts
+            // here: those that lead to one file, as `a/b` and `a//b` do, are not equal.
+            let mut known: HashMap<&OsStr, u32> = HashMap::new();
             for file in layer.source.files() {
                 let next = u32::try_from(files.len())
                     .map_err(|_| Error::new(ErrorKind::Limit, "more than 2^32 files"))?;
-                let number = *known.entry(&file.name).or_insert_with(|| {
+                let number = *known.entry(file.name.as_os_str()).or_insert_with(|| {
                     files.push(file.name.clone());
                     storages.push(file.storage.clone());
                     next
