@@ -6,6 +6,9 @@ use crate::error::Error;
 
 /// The host offset bits of a standard descriptor: 9 to 55.
 pub(crate) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+/// The highest of them: a run that starts below it does not reach bit 56, as the clusters of a table
+/// have less than 2^40 bytes.
+const FAR: u64 = 1 << 55;
 /// The refcount of the cluster is exactly one.
 const COPIED: u64 = 1 << 63;
 /// The cluster is compressed.
@@ -39,7 +42,7 @@ impl Rules {
     pub(crate) fn unusual(&self) -> u64 {
         match self.has_data_file || self.encrypted {
             true => !0,
-            false => COMPRESSED | ZERO | (OFFSET & (self.cluster - 1)),
+            false => COMPRESSED | ZERO | FAR | (OFFSET & (self.cluster - 1)),
         }
     }
 

@@ -258,12 +258,14 @@ fn plain(rules: &Rules, entries: &mut &[u8], out: &mut Batch) -> Flow {
     Flow::More
 }
 
-/// How many of `entries`, the first of which is `first`, are each `step` more than the one before.
+/// How many of `entries`, the first of which is `first`, are each `step` more than the one before
+/// and, behind the last offset that there is, nothing else.
 #[inline(always)]
 fn continued(entries: &[u8], first: u64, step: u64) -> usize {
     let mut expected = first;
     let continues = |entry: &&[u8]| {
-        let is_next = be64(entry) == expected;
+        let is_within = (expected ^ first) & !entry::OFFSET == 0;
+        let is_next = is_within && be64(entry) == expected;
         expected = expected.wrapping_add(step);
         is_next
     };

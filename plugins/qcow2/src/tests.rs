@@ -149,6 +149,15 @@ fn small_clusters_and_absent_tables() {
     assert_eq!(map[66], (32768, Status::Absent));
 }
 
+/// The bits behind the offset mean nothing, but once a carry out of it went on with a run.
+#[test]
+fn a_run_ends_with_the_last_offset() {
+    let last = (1 << 56) - K64;
+    let builder = Builder::new(16, 4 * K64).table(&[last - K64, last, 1 << 56, K64 | 1 << 56]);
+    let expected = [(2 * K64, data(last - K64)), (K64, Status::Absent), (K64, data(K64))];
+    assert_eq!(map(&builder).unwrap(), expected);
+}
+
 #[test]
 fn laws() {
     assert_eq!(check_format(&Qcow2, &all()).samples, 3);
