@@ -36,6 +36,10 @@ pub(crate) trait Layout: Send {
     /// Bytes of an entry, in the directory and in tables.
     const WIDTH: u64;
 
+    /// The bits of an entry that are the same in all of a run: what steps carry into them is not
+    /// what they say.
+    const KIND: u64;
+
     /// The entry in exactly [`Layout::WIDTH`] bytes.
     fn decode(bytes: &[u8]) -> u64;
 
@@ -259,7 +263,7 @@ impl Run {
             let at = rest;
             rest = next;
             while let Some((first, next)) = rest.split_at_checked(width::<L>()) {
-                if L::decode(first) != expected {
+                if L::decode(first) != expected || (expected ^ entry) & L::KIND != 0 {
                     break;
                 }
                 rest = next;

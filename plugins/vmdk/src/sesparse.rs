@@ -147,6 +147,7 @@ pub(crate) struct SeLayout {
 
 impl Layout for SeLayout {
     const WIDTH: u64 = ENTRY_LENGTH;
+    const KIND: u64 = 0xf << 60;
 
     #[inline]
     fn decode(bytes: &[u8]) -> u64 {

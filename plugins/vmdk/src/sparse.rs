@@ -225,6 +225,7 @@ pub(crate) struct HostedLayout {
 
 impl Layout for HostedLayout {
     const WIDTH: u64 = 4;
+    const KIND: u64 = 0;
 
     #[inline]
     fn decode(bytes: &[u8]) -> u64 {

@@ -341,6 +341,11 @@ fn sesparse_entries_that_mean_nothing_end_the_map() {
             )
         );
     }
+    // What a step from the last of 4096 numbers carries into the type once went on with the run.
+    let entry = 0x4000_0000_0000_0000;
+    let (at, message) = walk_error(with(vec![0, 0x3fff_0000_0000_0000, entry]));
+    assert_eq!(at, 4098 * g);
+    assert!(message.starts_with(&format!("grain table entry {entry:#x} is ")), "{message}");
     for entry in [1, 0x2000_0000_0000_0000] {
         let bytes = SeSparse { directory: vec![0, entry], ..Default::default() }.build();
         assert_eq!(
