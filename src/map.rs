@@ -137,10 +137,7 @@ fn print(
     let mut left = options.max_extents.unwrap_or(u64::MAX);
     loop {
         let error = match rows.next_rows() {
-            Ok([]) => match rows.chain().check_unchanged() {
-                Ok(()) => break,
-                Err(error) => statement(path, &error),
-            },
+            Ok([]) => break,
             Ok(rows) => {
                 let (allowed, are_all) = within(rows, &mut left);
                 match renderer.rows(allowed) {

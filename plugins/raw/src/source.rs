@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use instar_core::{
     Batch, Error, ExtentSource, Flow, Image, ImageFile, Place, Result, RunKind, SECTOR, Status,
-    Storage,
+    Storage, run_from,
 };
 
 pub(crate) struct RawSource {
@@ -30,9 +30,7 @@ impl ExtentSource for RawSource {
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
         while out.cursor() < out.end() {
             let at = out.cursor();
-            let run = self
-                .storage
-                .run_at(at)
+            let run = run_from(self.storage.as_ref(), at)
                 .map_err(|error| Error::io("cannot look for holes in the file", error).at(at))?;
             let status = match run.kind {
                 RunKind::Data => Status::Data(Place::at(at)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use instar_core::{Run, RunKind, Storage, read_padded};
+use instar_core::{Run, RunKind, Storage, read_padded, run_from};
 use positioned_io::ReadAt;
 
 use crate::log::{LOG_SECTOR, LOG_SECTOR_SIZE, Pending, Update};
@@ -153,7 +153,7 @@ impl Storage for Replayed {
                 Ok(Run { kind, end: patch.end })
             }
             next => {
-                let run = self.file.run_at(at)?;
+                let run = run_from(self.file.as_ref(), at)?;
                 let end = next.map_or(run.end, |(start, _)| run.end.min(start));
                 Ok(Run { end, ..run })
             }
@@ -166,6 +166,10 @@ impl Storage for Replayed {
 
     fn identity(&self) -> Option<(u64, u64)> {
         self.file.identity()
+    }
+
+    fn has_changed(&self) -> io::Result<bool> {
+        self.file.has_changed()
     }
 
     fn read_unit(&self) -> u64 {

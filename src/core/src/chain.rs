@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::buffers::Buffers;
 use crate::rows::{Columns, Rows};
 use crate::{
     Batch, Context, Error, ErrorKind, Extent, ExtentSource, Limits, Place, Result, Row, RunKind,
-    SECTOR, Status, Storage,
+    SECTOR, Status, Storage, check_length, run_from,
 };
 
 /// One open image of a chain, and what is known of the range it was last asked about.
@@ -27,13 +27,22 @@ pub struct Layer {
     index: usize,
     extent_start: u64,
     extent_end: u64,
-    /// Why the batch ends where it does, if not because it was full or complete.
-    failed: Option<Error>,
+    /// What the source failed with after it had appended the batch.
+    failed: Option<Failure>,
     host: HostRun,
     /// Of each of the source's files.
     files: Vec<LayerFile>,
     /// What the source was last known to buffer, in bytes.
     buffered: u64,
+}
+
+/// An error of a source that had appended extents before.
+enum Failure {
+    /// It is about the byte that follows the extents: if a layer above decides there, nobody asks.
+    Next(Error),
+    /// It counts whatever is asked next: a warning that was made an error, or an error although
+    /// the question was answered to its end.
+    Always(Error),
 }
 
 /// What the chain knows of a layer's file.
@@ -139,10 +148,10 @@ impl Layer {
 
     /// Asks the source for a batch that starts at `at`.
     fn load(&mut self, at: u64, end: u64, context: &Context) -> Result<()> {
-        if let Some(error) = self.failed.take() {
-            if at == self.batch.cursor() {
-                return Err(error);
-            }
+        match self.failed.take() {
+            Some(Failure::Always(error)) => return Err(error),
+            Some(Failure::Next(error)) if at == self.batch.cursor() => return Err(error),
+            Some(Failure::Next(_)) | None => {}
         }
         context.notices.concern(&self.path);
         self.batch.ask(at, end.min(self.size));
@@ -152,8 +161,21 @@ impl Layer {
             return Err(error.unwrap_or_else(|| self.broken("made no progress")));
         }
         self.go_to(0, at);
-        self.failed = error;
+        let is_complete = self.batch.cursor() >= self.batch.end();
+        self.failed = error.map(|error| match error.kind() {
+            ErrorKind::Strict => Failure::Always(error),
+            _ if is_complete => Failure::Always(error),
+            _ => Failure::Next(error),
+        });
         Ok(())
+    }
+
+    /// The error that the end of the map must not lose, if there is one.
+    fn take_pending(&mut self) -> Option<Error> {
+        match self.failed.take() {
+            Some(Failure::Always(error)) => Some(error),
+            Some(Failure::Next(_)) | None => None,
+        }
     }
 
     /// Appends rows of whole extents from `at` to at most `limit`, for as long as this layer, at
@@ -289,7 +311,7 @@ impl Layer {
                 // Not opened: nobody can tell.
                 return Ok((Status::Data(place), self.extent_end));
             };
-            let run = storage.run_at(place.offset).map_err(|e| {
+            let run = run_from(storage.as_ref(), place.offset).map_err(|e| {
                 Error::io("cannot look for holes in the file", e)
                     .at(place.offset)
                     .in_format(self.format)
@@ -361,8 +383,13 @@ impl Chain {
                     storages.push(file.storage.clone());
                     next
                 });
-                let end = |storage: &Arc<dyn Storage>| storage.len().next_multiple_of(SECTOR);
-                let end = file.storage.as_ref().map_or(u64::MAX, end);
+                let end = match &file.storage {
+                    Some(storage) => {
+                        check_length(storage.as_ref()).map_err(|e| e.in_file(&file.name))?;
+                        storage.len().next_multiple_of(SECTOR)
+                    }
+                    None => u64::MAX,
+                };
                 layer.files.push(LayerFile { number, end });
             }
         }
@@ -390,15 +417,36 @@ impl Chain {
         &self.storages
     }
 
-    /// Warns about every image of the chain that was written to since it was opened: what was
-    /// read may not fit together.
+    /// Ends a map: what a source failed with after it had answered to the end, a warning that was
+    /// made an error and got lost on its way, and files that were written to meanwhile.
     ///
     /// # Errors
-    /// [`ErrorKind::Strict`] if warnings are errors; [`ErrorKind::Io`].
-    pub fn check_unchanged(&self) -> Result<()> {
-        for layer in &self.layers {
-            let Some(storage) = &layer.storage else { continue };
-            self.context.notices.concern(&layer.path);
+    /// The source's; [`ErrorKind::Strict`] if warnings are errors; [`ErrorKind::Io`].
+    pub fn finish(&mut self) -> Result<()> {
+        match self.layers.iter_mut().find_map(Layer::take_pending) {
+            Some(error) => return Err(error),
+            None => self.context.notices.outstanding()?,
+        }
+        self.check_unchanged()
+    }
+
+    /// Warns about every file that was opened for the chain and written to since: what was read
+    /// may not fit together.
+    fn check_unchanged(&self) -> Result<()> {
+        let images = self.layers.iter().filter_map(|layer| {
+            let storage = layer.storage.as_ref()?;
+            Some((layer.path.as_path(), storage))
+        });
+        let members = self.files.iter().zip(&self.storages).filter_map(|(name, storage)| {
+            let storage = storage.as_ref()?;
+            Some((name.as_path(), storage))
+        });
+        let mut examined = HashSet::new();
+        for (name, storage) in images.chain(members) {
+            if !examined.insert(Arc::as_ptr(storage).cast::<()>()) {
+                continue;
+            }
+            self.context.notices.concern(name);
             storage
                 .has_changed()
                 .map_err(|error| Error::io("cannot examine the file", error))
@@ -406,7 +454,7 @@ impl Chain {
                     true => self.context.notices.warn("the file was written to while it was read"),
                     false => Ok(()),
                 })
-                .map_err(|error| error.in_file(&layer.path))?;
+                .map_err(|error| error.in_file(name))?;
         }
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! Finding out which format a file is in.
 
-use crate::{Entry, Error, ErrorKind, ImageFormat, Registry, Result, SECTOR, Storage, read_padded};
+use crate::{
+    Entry, Error, ErrorKind, ImageFormat, Registry, Result, SECTOR, Storage, check_length,
+    read_padded,
+};
 
 /// Bytes of the file's head that a format may look at.
 const HEAD: u64 = 128 << 10;
@@ -125,8 +128,9 @@ impl Detection {
 /// Shows the file's head and tail to every format.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] if they cannot be read.
+/// [`ErrorKind::Io`] if they cannot be read; [`ErrorKind::Limit`] as [`check_length`].
 pub fn detect(registry: &Registry, storage: &dyn Storage) -> Result<Detection> {
+    check_length(storage)?;
     let padded = storage.len().next_multiple_of(SECTOR);
     let read = |start: u64, end: u64| {
         // Both differ by at most HEAD.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     Backing, Batch, Confidence, Limits, Location, Notices, Opener, Probe, QemuVersion, Reference,
-    Result, Storage,
+    Result, Storage, check_length,
 };
 
 /// What holds for every file of one map.
@@ -150,8 +150,8 @@ pub trait ExtentSource: Send {
 pub fn open_layer(format: &dyn ImageFormat, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {
     let path = image.location.path();
     image.context.notices.concern(path);
-    format
-        .open(image)
+    check_length(image.storage.as_ref())
+        .and_then(|()| format.open(image))
         .and_then(|source| {
             Limits::check("the virtual size in bytes", source.virtual_size(), crate::MAX_LENGTH)?;
             Ok(source)

@@ -41,7 +41,10 @@ pub use references::References;
 pub use registry::{Entry, Registration, Registry};
 pub use rows::{Flags, Row, RowReader, Window};
 pub use status::{Place, Status};
-pub use storage::{FileStorage, MemoryStorage, Run, RunKind, Storage, read_padded};
+pub use storage::{
+    FileStorage, MAX_READ_UNIT, MemoryStorage, Run, RunKind, Storage, check_length, read_padded,
+    read_unit, run_from,
+};
 pub use table::{Stretch, TableReader, Upper, zero_entries};
 pub use version::{QemuVersion, Shape};
 

@@ -32,6 +32,8 @@ pub struct Notices {
 struct State {
     seen: HashSet<Notice>,
     path: Option<PathBuf>,
+    /// The first warning that was made an error.
+    raised: Option<Notice>,
 }
 
 impl std::fmt::Debug for Notices {
@@ -58,16 +60,31 @@ impl Notices {
     /// # Errors
     /// [`ErrorKind::Strict`] if warnings are errors.
     pub fn warn(&self, text: impl Into<String>) -> Result<()> {
-        let text = text.into();
-        if self.strict {
-            return Err(Error::new(ErrorKind::Strict, text));
-        }
         let mut state = self.state();
-        let notice = Notice { path: state.path.clone(), text };
+        let notice = Notice { path: state.path.clone(), text: text.into() };
+        if self.strict {
+            let error = Error::new(ErrorKind::Strict, notice.text.clone());
+            state.raised.get_or_insert(notice);
+            return Err(error);
+        }
         if state.seen.len() < MAX_NOTICES && state.seen.insert(notice.clone()) {
             (self.sink)(&notice);
         }
         Ok(())
+    }
+
+    /// Fails if a warning was made an error, whoever did not pass that error on: a map that warns
+    /// never succeeds if warnings are errors.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Strict`], with the first such warning.
+    pub(crate) fn outstanding(&self) -> Result<()> {
+        let Some(Notice { path, text }) = self.state().raised.clone() else { return Ok(()) };
+        let error = Error::new(ErrorKind::Strict, text);
+        Err(match path {
+            Some(path) => error.in_file(&path),
+            None => error,
+        })
     }
 
     /// Says which image the warnings that follow are about.

@@ -123,6 +123,8 @@ impl Opening<'_> {
             };
             match outcome {
                 Ok(opened) => return Ok(Some(opened)),
+                // The file is the one that is meant, and odd. The next name is not looked at.
+                Err(error) if error.kind() == ErrorKind::Strict => return Err(error),
                 Err(error) => first_error.get_or_insert(error),
             };
             self.trail.seen.truncate(depth);

@@ -265,6 +265,8 @@ pub struct RowReader<C = Chain> {
     /// How many of `rows` were handed over.
     given: usize,
     failed: Option<Error>,
+    /// Whether the end of the map was reached and what had to be said there was said.
+    is_finished: bool,
 }
 
 impl<C: BorrowMut<Chain>> RowReader<C> {
@@ -277,7 +279,7 @@ impl<C: BorrowMut<Chain>> RowReader<C> {
             list.push(Row { start, length: 0, offset: 0, file: 0, depth: 0, flags });
         }
         let rows = Rows { list, mask: Flags::known_to(shape) };
-        Self { chain, at: window.start, end, rows, given: 0, failed: None }
+        Self { chain, at: window.start, end, rows, given: 0, failed: None, is_finished: false }
     }
 
     /// The chain that is read.
@@ -290,10 +292,12 @@ impl<C: BorrowMut<Chain>> RowReader<C> {
     /// # Errors
     /// What a format met at the point that the rows have reached. All rows before it have been
     /// handed over, but for the last: it was not known to be complete, and qemu loses it too.
+    /// After the last row, what [`Chain::finish`] says.
     pub fn next_rows(&mut self) -> Result<&[Row]> {
         if let Some(error) = self.failed.take() {
             self.rows.list.clear();
             self.at = self.end;
+            self.is_finished = true;
             return Err(error);
         }
         if self.given == self.rows.list.len() {
@@ -316,6 +320,10 @@ impl<C: BorrowMut<Chain>> RowReader<C> {
         self.given = self.rows.list.len() - pending;
         if self.given == 0 && self.failed.is_some() {
             return self.next_rows();
+        }
+        if complete && self.given == 0 && !self.is_finished {
+            self.is_finished = true;
+            self.chain.borrow_mut().finish()?;
         }
         Ok(self.rows.list.get(..self.given).unwrap_or_default())
     }

@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Error, ErrorKind, Limits, Result, RunKind, SECTOR, Storage, read_padded};
+use crate::{
+    Error, ErrorKind, Limits, Result, RunKind, SECTOR, Storage, read_padded, read_unit, run_from,
+};
 
 /// Reads parts of tables into one reused buffer, aligned as the storage wants it.
 ///
@@ -121,7 +123,7 @@ impl TableReader {
             return Ok(0);
         }
         if !self.known.contains(&at) {
-            let run = self.storage.run_at(at);
+            let run = run_from(self.storage.as_ref(), at);
             let run =
                 run.map_err(|error| Error::io("cannot look for holes in the file", error).at(at))?;
             self.known = at..run.end;
@@ -214,7 +216,7 @@ impl TableReader {
             .checked_add(length as u64)
             .filter(|end| *end <= self.file_end())
             .ok_or_else(|| self.outside(at, length))?;
-        let unit = self.storage.read_unit().max(1);
+        let unit = read_unit(self.storage.as_ref());
         let first = at - at % unit;
         let read_up_to = self.start.saturating_add(self.buffer.len() as u64);
         // An entry may straddle the end of what was read.

@@ -271,3 +271,109 @@ fn a_place_without_a_file_is_an_error() {
     let error = reader.next_rows().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Bug);
 }
+
+/// A source that appends its list and then fails, at a guest offset.
+struct FailsFrom {
+    list: ListSource,
+    fails_from: u64,
+    kind: ErrorKind,
+}
+
+impl ExtentSource for FailsFrom {
+    fn virtual_size(&self) -> u64 {
+        self.list.virtual_size()
+    }
+
+    fn files(&self) -> &[ImageFile] {
+        self.list.files()
+    }
+
+    fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        let mut part = Batch::default();
+        part.ask(out.cursor(), out.end().min(self.fails_from).max(out.cursor()));
+        if part.end() > part.start() {
+            self.list.extents(&mut part)?;
+        }
+        for extent in part.extents() {
+            let _: Flow = out.push(extent.length, extent.status());
+        }
+        match out.end() >= self.fails_from {
+            true => Err(Error::new(self.kind, "a fault on purpose")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// How many bytes are in the rows that came before the error, and the error.
+fn until_error(layers: Vec<Layer>) -> (u64, Option<String>) {
+    let chain = Chain::new(layers, context()).unwrap();
+    let mut reader = RowReader::new(chain, Window::default(), Shape::WithCompressed);
+    let mut bytes = 0;
+    loop {
+        match reader.next_rows() {
+            Ok([]) => return (bytes, None),
+            Ok(rows) => bytes += rows.iter().map(|row| row.length).sum::<u64>(),
+            Err(error) => {
+                assert!(reader.next_rows().unwrap().is_empty(), "nothing follows an error");
+                return (bytes, Some(error.to_string()));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_counts_unless_it_is_about_what_a_layer_above_decides() {
+    let failing = |fails_from, kind| {
+        let storage = Arc::new(MemoryStorage::new(1 << 40));
+        let list = vec![(100, data(0)), (100, Status::Zero), (100, data(500))];
+        let list = ListSource::new(list, "base", Some(storage));
+        let source = FailsFrom { list, fails_from, kind };
+        Layer::new(Box::new(source), Path::new("base"), "list")
+    };
+    let error = Some("list: a fault on purpose".to_owned());
+    let corrupt = ErrorKind::Corrupt;
+    // Alone: after the last byte too, when all rows are out.
+    assert_eq!(until_error(vec![failing(200, corrupt)]), (100, error.clone()));
+    assert_eq!(until_error(vec![failing(300, corrupt)]), (300, error.clone()));
+    // What is asked of the layer below ends with it, and so does the map, or what is above.
+    for top in [300, 400] {
+        let top = layer("top", &[(top, Status::Absent)]);
+        let size = top.size;
+        assert_eq!(until_error(vec![top, failing(300, corrupt)]), (size, error.clone()));
+    }
+    // The layer above decides where it fails, so nobody needs the answer; a warning that was made an
+    // error counts all the same.
+    let above = || layer("top", &[(150, Status::Absent), (150, data(0))]);
+    assert_eq!(until_error(vec![above(), failing(200, corrupt)]), (300, None));
+    assert_eq!(until_error(vec![above(), failing(200, ErrorKind::Strict)]), (300, error));
+}
+
+#[test]
+fn a_warning_that_is_an_error_is_not_lost_by_who_ignores_it() {
+    struct Careless(ListSource, Arc<Context>);
+
+    impl ExtentSource for Careless {
+        fn virtual_size(&self) -> u64 {
+            self.0.virtual_size()
+        }
+
+        fn files(&self) -> &[ImageFile] {
+            self.0.files()
+        }
+
+        fn extents(&mut self, out: &mut Batch) -> Result<()> {
+            let _ = self.1.notices.warn("odd");
+            self.0.extents(out)
+        }
+    }
+
+    for (context, expected) in [(context(), None), (crate::testkit::strict(), Some("odd"))] {
+        let list = ListSource::new(vec![(100, Status::Zero)], "file", None);
+        let source = Box::new(Careless(list, Arc::clone(&context)));
+        let chain = Chain::new(vec![Layer::new(source, Path::new("image"), "list")], context);
+        let mut reader = RowReader::new(chain.unwrap(), Window::default(), Shape::WithCompressed);
+        assert_eq!(reader.next_rows().unwrap().len(), 1);
+        let error = reader.next_rows().err().map(|error| (error.kind(), error.to_string()));
+        assert_eq!(error, expected.map(|text| (ErrorKind::Strict, text.to_owned())));
+    }
+}

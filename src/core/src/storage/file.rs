@@ -64,7 +64,7 @@ impl FileStorage {
         let length = if kind.is_file() {
             meta.len()
         } else if kind.is_block_device() || kind.is_char_device() {
-            rustix::fs::seek(&file, SeekFrom::End(0)).unwrap_or(0)
+            device_length(&file)
         } else if kind.is_dir() {
             return refused("a directory");
         } else if kind.is_fifo() {
@@ -111,8 +111,8 @@ impl FileStorage {
         while let Some(rest) = around.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             let read = self.read_file(rest, start + filled as u64)?;
             filled += read;
-            // Less than a unit: the end of the file.
-            if read == 0 || filled as u64 % self.unit != 0 {
+            // A short read in the middle of the file is not its end: the rest is asked for.
+            if read == 0 || start.saturating_add(filled as u64) >= self.length {
                 break;
             }
         }
@@ -124,6 +124,11 @@ impl FileStorage {
         }
         Ok(count)
     }
+}
+
+/// Bytes of a block device; 0 for a character device, as to qemu.
+fn device_length(file: &File) -> u64 {
+    rustix::fs::seek(file, SeekFrom::End(0)).unwrap_or(0)
 }
 
 /// What changes when a file is written to: length, and time of modification in seconds and
@@ -197,7 +202,11 @@ impl Storage for FileStorage {
     fn has_changed(&self) -> io::Result<bool> {
         // Not the standard library's call, which takes a path: a confined process may not have it.
         let stat = rustix::fs::fstat(&self.file)?;
-        Ok(Stamp::new(stat.st_size, stat.st_mtime, stat.st_mtime_nsec) != self.stamp)
+        if Stamp::new(stat.st_size, stat.st_mtime, stat.st_mtime_nsec) != self.stamp {
+            return Ok(true);
+        }
+        // `stat` knows no size of a device: one that was shrunk or grown shows here only.
+        Ok(!self.has_holes && device_length(&self.file) != self.length)
     }
 
     fn read_unit(&self) -> u64 {

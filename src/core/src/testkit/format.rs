@@ -1,15 +1,17 @@
 //! All laws at once: of one format and its samples, and of all formats of a program.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::hostile::damage;
 use super::samples::SampleRegistration;
-use super::storage::Failing;
+use super::storage::{Failing, Odd, Oddity};
 use super::{Sample, check_source, context, open, open_storage, probe, registered_samples, scan};
 use crate::{
-    Confidence, Context, ErrorKind, Extent, ImageFormat, MemoryStorage, Opener, Registry, Result,
-    SECTOR, Storage, detect,
+    Batch, Chain, Confidence, Context, Error, ErrorKind, Extent, ExtentSource, Flow, ImageFile,
+    ImageFormat, Layer, MAX_LENGTH, MemoryStorage, Opener, Registry, Result, Row, RowReader,
+    SECTOR, Shape, Storage, Window, detect,
 };
 
 /// How often each sample is damaged.
@@ -28,6 +30,10 @@ pub struct Checked {
     pub damaged: usize,
     /// Calls to the storage that were made to fail, and were an error.
     pub faults: usize,
+    /// Odd answers of the storage that led to an error.
+    pub oddities: usize,
+    /// Errors of the source, at one point of the map after the other, that the map ended with.
+    pub errors: usize,
 }
 
 /// Checks a format against every law, on these samples. The laws:
@@ -39,6 +45,11 @@ pub struct Checked {
 ///   the longer ones are [`ErrorKind::WrongFormat`].
 /// - The answer does not depend on the unit of reads.
 /// - If the storage fails, so does opening or mapping, as [`ErrorKind::Io`].
+/// - A storage that reads less than it was asked for gives the same map. One that reads nothing
+///   before its end, or claims to have read too much, or says that a hole ends where it begins,
+///   gives the same map or an error, as does one of an impossible length.
+/// - An error of the source is never lost, wherever it comes and whatever was appended before.
+/// - What warns is an error if warnings are errors.
 /// - Other files are not needed, or asked for through [`Image::members`].
 /// - Every truncated or damaged variant is a map or an error; none panics or goes on without end.
 ///
@@ -62,6 +73,8 @@ pub fn check_format(format: &dyn ImageFormat, samples: &[Sample]) -> Checked {
         check_read_units(format, sample, &about);
         check_other_files(format, sample, &about);
         checked.faults += check_faults(format, sample, &about);
+        checked.oddities += check_oddities(format, sample, &about);
+        checked.errors += check_errors(format, sample, &about);
         checked.damaged += check_damaged(format, sample);
         checked.samples += 1;
     }
@@ -185,6 +198,133 @@ fn check_faults(format: &dyn ImageFormat, sample: &Sample, about: &str) -> usize
         faults += 1;
     }
     faults
+}
+
+/// Makes the storage answer oddly, in one call after the other. Returns how many answers led to an
+/// error.
+fn check_oddities(format: &dyn ImageFormat, sample: &Sample, about: &str) -> usize {
+    let image: Arc<dyn Storage> = Arc::new(sample.image().clone());
+    let map = |oddity| {
+        let odd = Arc::new(Odd::new(Arc::clone(&image), oddity));
+        let storage: Arc<dyn Storage> = odd.clone();
+        (rows(format, storage), odd.calls())
+    };
+    let (sound, _) = map(Oddity::Allocated(image.allocated()));
+    let sound = sound.expect("the sample maps");
+    let same = |oddity| {
+        let found = map(oddity).0.unwrap_or_else(|error| panic!("{about}, {oddity:?}: {error}"));
+        assert_eq!(found, sound, "{about}, {oddity:?}: the same map");
+    };
+    same(Oddity::ShortReads);
+    // No power of two, or far too large: not kept to.
+    for unit in [0, 3, 1 << 40, u64::MAX] {
+        same(Oddity::Unit(unit));
+    }
+    for length in [u64::MAX, u64::MAX - 511, MAX_LENGTH + 1] {
+        let error = map(Oddity::Length(length)).0.expect_err("an impossible length is an error");
+        assert_eq!(error.kind(), ErrorKind::Limit, "{about} of {length} bytes: {error}");
+    }
+    // The map may depend on it, but not fail by it.
+    map(Oddity::Allocated(u64::MAX)).0.expect("the sample maps, whatever is allocated");
+    let mut errors = 0;
+    for call in 0..FAULTS {
+        same(Oddity::ShortRead(call));
+        for oddity in [Oddity::EmptyRead(call), Oddity::LongRead(call), Oddity::EmptyRun(call)] {
+            let (found, calls) = map(oddity);
+            match found {
+                Ok(found) => assert_eq!(found, sound, "{about}, {oddity:?}: the same map"),
+                Err(error) => {
+                    assert!(calls > call, "{about} fails without {oddity:?}: {error}");
+                    assert_eq!(error.kind(), ErrorKind::Io, "{about}, {oddity:?}: {error}");
+                    errors += 1;
+                }
+            }
+        }
+    }
+    errors
+}
+
+/// A source that fails on purpose, at one of its calls, after it has appended.
+struct Failed {
+    inner: Box<dyn ExtentSource>,
+    /// Calls that still succeed.
+    calls: u64,
+    /// Extents that one call appends at most.
+    capacity: usize,
+}
+
+const FAILED: &str = "a fault on purpose";
+
+impl ExtentSource for Failed {
+    fn virtual_size(&self) -> u64 {
+        self.inner.virtual_size()
+    }
+
+    fn files(&self) -> &[ImageFile] {
+        self.inner.files()
+    }
+
+    fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        let mut some = Batch::with_capacity(self.capacity);
+        some.ask(out.cursor(), out.end());
+        self.inner.extents(&mut some)?;
+        for extent in some.extents() {
+            let _: Flow = out.push(extent.length, extent.status());
+        }
+        match self.calls.checked_sub(1) {
+            Some(calls) => self.calls = calls,
+            None => return Err(Error::new(ErrorKind::Corrupt, FAILED)),
+        }
+        Ok(())
+    }
+}
+
+/// Makes the source fail at one call after the other, the last one included. Returns how many
+/// errors there were.
+fn check_errors(format: &dyn ImageFormat, sample: &Sample, about: &str) -> usize {
+    let mut errors = 0;
+    for capacity in [1, 3, usize::MAX] {
+        for calls in 0..FAULTS {
+            let inner = open(format, sample.image().clone()).expect("the sample opens");
+            if inner.virtual_size() == 0 {
+                return 0;
+            }
+            let source = Failed { inner, calls, capacity };
+            let layer = Layer::new(Box::new(source), Path::new("image"), format.name());
+            match layer_rows(layer, &context()) {
+                // There were fewer calls.
+                Ok(_) => break,
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(text.contains(FAILED), "{about}, call {calls} fails: {text}");
+                    errors += 1;
+                }
+            }
+        }
+    }
+    // At least the first call, of each of the capacities.
+    assert!(errors >= 3, "{about}: {errors} errors were made and not lost");
+    errors
+}
+
+/// The whole map of one layer as rows, through a chain.
+fn rows(format: &dyn ImageFormat, storage: Arc<dyn Storage>) -> Result<Vec<Row>> {
+    let context = context();
+    let source = open_storage(format, Arc::clone(&storage), &context)?;
+    let layer = Layer::new(source, Path::new("image"), format.name()).opened_from(storage);
+    layer_rows(layer, &context)
+}
+
+fn layer_rows(layer: Layer, context: &Arc<Context>) -> Result<Vec<Row>> {
+    let chain = Chain::new(vec![layer], Arc::clone(context))?;
+    let mut reader = RowReader::new(chain, Window::default(), Shape::WithCompressed);
+    let mut all = Vec::new();
+    loop {
+        match reader.next_rows()? {
+            [] => return Ok(all),
+            rows => all.extend_from_slice(rows),
+        }
+    }
 }
 
 fn map_all(

@@ -8,7 +8,9 @@ use crate::{
     MemoryStorage, Result, Row, RowReader, Shape, Storage, Window,
 };
 
-use super::{Meter, Mutator, Random, context, open_storage, part, probe, seal};
+use super::{
+    Meter, Mutator, Random, context, ignoring, listening, open_storage, part, probe, seal, strict,
+};
 
 /// What a damaged image may cost before its map is given up.
 #[derive(Debug, Clone, Copy)]
@@ -64,12 +66,13 @@ pub fn check_image(
 ) -> Outcome {
     let image = Arc::new(image.clone());
     let _ = probe(format, image.as_ref());
-    let context = context();
-    let open = |bytes| {
+    let (context, heard) = listening(ignoring());
+    let open_in = |context: &Arc<Context>, bytes| {
         let meter = Arc::new(Meter::new(image.clone(), bytes));
         let storage: Arc<dyn Storage> = meter.clone();
-        (open_storage(format, storage, &context), meter)
+        (open_storage(format, storage, context), meter)
     };
+    let open = |bytes| open_in(&context, bytes);
     let (opened, opening) = open(budget.opening);
     if opening.is_exhausted() {
         let (read, length) = (opening.bytes(), image.len());
@@ -98,6 +101,16 @@ pub fn check_image(
         meter.calls(),
         meter.bytes()
     );
+    if !heard.take().is_empty() {
+        let strict = strict();
+        let (opened, meter) = open_in(&strict, opening.bytes().saturating_add(budget.mapping));
+        let outcome = opened.map(|source| {
+            let layer = Layer::new(source, Path::new("image"), format.name());
+            check_rows(vec![layer], budget, &strict, &[&meter])
+        });
+        let is_lost = matches!(outcome, Ok(Outcome::Mapped));
+        assert!(!is_lost, "what warns is an error if warnings are errors");
+    }
     if is_thorough && outcome != Outcome::Unfinished {
         let opened = || open(u64::MAX).0.expect("what opens once opens again");
         check_questions(opened, outcome);

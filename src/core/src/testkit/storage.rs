@@ -61,3 +61,91 @@ impl Storage for Failing {
         self.unit
     }
 }
+
+/// What a storage says that is odd, in one of its calls or in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Oddity {
+    /// Every read gives one byte less than half of what was asked for, which is legal.
+    ShortReads,
+    /// Read number so many gives one byte, which is legal.
+    ShortRead(u64),
+    /// Read number so many gives no byte.
+    EmptyRead(u64),
+    /// Read number so many claims more bytes than were asked for.
+    LongRead(u64),
+    /// Question number so many about holes is answered with an empty run.
+    EmptyRun(u64),
+    /// Reads are to be in units of so many bytes, which may be no power of two.
+    Unit(u64),
+    /// The host claims to have allocated so many bytes.
+    Allocated(u64),
+    /// The storage claims to be so long.
+    Length(u64),
+}
+
+/// An image whose storage is odd.
+pub(super) struct Odd {
+    image: Arc<dyn Storage>,
+    oddity: Oddity,
+    calls: AtomicU64,
+}
+
+impl Odd {
+    pub(super) fn new(image: Arc<dyn Storage>, oddity: Oddity) -> Self {
+        Self { image, oddity, calls: AtomicU64::new(0) }
+    }
+
+    /// How many calls of the kind that the oddity counts were made.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl ReadAt for Odd {
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let short = match self.oddity {
+            Oddity::ShortReads => Some(buffer.len().div_ceil(2).saturating_sub(1).max(1)),
+            Oddity::ShortRead(call) => (self.count() == call).then_some(1),
+            Oddity::EmptyRead(call) => (self.count() == call).then_some(0),
+            Oddity::LongRead(call) if self.count() == call => return Ok(buffer.len() + 1),
+            _ => None,
+        };
+        let count = short.unwrap_or(buffer.len()).min(buffer.len());
+        self.image.read_at(at, buffer.get_mut(..count).unwrap_or_default())
+    }
+}
+
+impl Storage for Odd {
+    fn len(&self) -> u64 {
+        match self.oddity {
+            Oddity::Length(length) => length,
+            _ => self.image.len(),
+        }
+    }
+
+    fn run_at(&self, at: u64) -> io::Result<Run> {
+        let run = self.image.run_at(at)?;
+        match self.oddity {
+            Oddity::EmptyRun(call) if self.count() == call => Ok(Run { end: at, ..run }),
+            _ => Ok(run),
+        }
+    }
+
+    fn allocated(&self) -> u64 {
+        match self.oddity {
+            Oddity::Allocated(bytes) => bytes,
+            _ => self.image.allocated(),
+        }
+    }
+
+    fn read_unit(&self) -> u64 {
+        match self.oddity {
+            Oddity::Unit(unit) => unit,
+            _ => self.image.read_unit(),
+        }
+    }
+}

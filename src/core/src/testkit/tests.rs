@@ -28,6 +28,7 @@ enum Mistake {
     NamelessBacking,
     DependsOnUnit,
     IgnoresFaults,
+    TakesOneRead,
     CountsForItself,
     PanicsOnDamage,
     StandsStill,
@@ -124,11 +125,18 @@ impl ExtentSource for ToySource {
             let inside = out.cursor() % 512;
             let sector = out.cursor() / 512 + self.counter;
             let mut kind = [0];
-            match read_padded(self.storage.as_ref(), 4 + sector, &mut kind) {
-                Err(error) if self.mistake != Mistake::IgnoresFaults => {
-                    return Err(Error::io("cannot read the table", error));
+            if self.mistake == Mistake::TakesOneRead {
+                let mut table = [0; 8];
+                let outcome = self.storage.read_at(4, &mut table);
+                outcome.map_err(|error| Error::io("cannot read the table", error))?;
+                kind = [table[usize::try_from(sector).expect("a few sectors")]];
+            } else {
+                match read_padded(self.storage.as_ref(), 4 + sector, &mut kind) {
+                    Err(error) if self.mistake != Mistake::IgnoresFaults => {
+                        return Err(Error::io("cannot read the table", error));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
             let place = Place::at(1024 + sector * 512 + inside);
             let status = match kind[0] {
@@ -169,8 +177,9 @@ fn complaint(check: impl Fn() + std::panic::UnwindSafe) -> String {
 #[test]
 fn a_format_without_mistakes_obeys_every_law() {
     let checked = check_format(&Toy(Mistake::None), &samples());
-    // Once for the magic, once for each sector.
-    assert_eq!(checked, Checked { samples: 1, damaged: 1070, faults: 9 });
+    // Once for the magic, once for each sector; an odd answer may be empty or too long. The five
+    // extents come in five, two or one batches.
+    assert_eq!(checked, Checked { samples: 1, damaged: 1070, faults: 9, oddities: 18, errors: 8 });
 }
 
 #[test]
@@ -188,6 +197,7 @@ fn every_mistake_is_noticed() {
         (Mistake::NamelessBacking, "has no empty name"),
         (Mistake::DependsOnUnit, "read in units of 4096 has the same map"),
         (Mistake::IgnoresFaults, "call 1 of the storage fails"),
+        (Mistake::TakesOneRead, "ShortReads: the same map"),
         (Mistake::CountsForItself, "batches of 1 agree"),
         (Mistake::PanicsOnDamage, "an impossible kind"),
         (Mistake::StandsStill, "made no progress"),
