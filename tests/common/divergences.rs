@@ -271,6 +271,21 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         reason: "the first cluster behind the table holds data",
     },
     Divergence {
+        id: "parallels-entry-outside",
+        formats: &["parallels"],
+        images: &[
+            "parallels-hostile-data-start-at-end",
+            "parallels-hostile-data-start-unaligned",
+            "parallels-hostile-entry-*",
+            "parallels-hostile-truncated",
+            "parallels-hostile-truncated-early",
+        ],
+        outputs: BOTH,
+        versions: &["11.1"],
+        kind: Kind::Fails,
+        reason: "an image that was cut is not an empty disk",
+    },
+    Divergence {
         id: "two-formats",
         formats: &["vdi"],
         images: &["vdi-hostile-polyglot"],

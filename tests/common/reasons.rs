@@ -12,6 +12,7 @@ pub(crate) struct Reason {
 
 const CLOOP: &[&str] = &["cloop"];
 const DMG: &[&str] = &["dmg"];
+const PARALLELS: &[&str] = &["parallels"];
 const QCOWS: &[&str] = &["qcow", "qcow2"];
 const VDI: &[&str] = &["vdi"];
 const VHD: &[&str] = &["vhd"];
@@ -20,6 +21,7 @@ const VHDX: &[&str] = &["vhdx"];
 
 pub(crate) const REASONS: &[Reason] = &[
     Reason { id: "external-refused", formats: &[], says: "--external=" },
+    Reason { id: "parallels-entry-outside", formats: PARALLELS, says: "parallels: entry " },
     Reason { id: "metadata-outside-file", formats: &[], says: " is outside the file" },
     Reason { id: "metadata-outside-file", formats: &[], says: ", outside the file of " },
     Reason { id: "metadata-outside-file", formats: VHDX, says: " runs past the end of the file" },

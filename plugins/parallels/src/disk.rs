@@ -186,6 +186,14 @@ impl Clusters {
         self.stored.contains(&entry)
     }
 
+    /// The error for entry number `index`, which is `entry` and leads to no cluster of the file.
+    #[cold]
+    pub(crate) fn outside(&self, index: u64, entry: u32) -> Error {
+        let at = (HEADER_BYTES as u64).saturating_add(index.saturating_mul(ENTRY as u64));
+        let (first, last) = (*self.stored.start(), *self.stored.end());
+        Error::EntryOutside { index, entry, first, last, at }
+    }
+
     /// File offset, in bytes, of the cluster that an entry leads to: below 2^63.
     #[inline]
     pub(crate) fn data_at(&self, entry: u32) -> u64 {

@@ -17,6 +17,11 @@ pub(crate) enum Error {
     TableTooSmall { entries: u32, needed: u64 },
     #[error("block allocation table ({entries} entries) is outside the file of {file} bytes")]
     TableOutside { entries: u32, file: u64 },
+    #[error(
+        "entry {index} of the block allocation table is {entry}, which is outside the file's data: \
+         allowed are 0 and {first} to {last}"
+    )]
+    EntryOutside { index: u64, entry: u32, first: u32, last: u32, at: u64 },
     #[error("format extension is in sector {sector}, outside the file of {file} bytes")]
     ExtensionOutside { sector: u64, file: u64 },
     #[error("format extension has the magic {found:#018x}, expected 0xab234cef23dcea87")]
@@ -55,7 +60,8 @@ impl From<Error> for instar_core::Error {
             Error::TableTooSmall { .. } | Error::TableOutside { .. } => (Corrupt, 32),
             Error::ExtensionOutside { .. } => (Corrupt, 56),
             Error::FeatureUnknown { at, .. } | Error::FeatureFlags { at, .. } => (Unsupported, at),
-            Error::ExtensionMagic { at, .. }
+            Error::EntryOutside { at, .. }
+            | Error::ExtensionMagic { at, .. }
             | Error::ExtensionChecksum { at, .. }
             | Error::FeaturesEndless { at }
             | Error::FeatureTooLarge { at, .. }

@@ -15,7 +15,8 @@ use crate::extension;
 const WINDOW: u64 = 1 << 18;
 
 /// From this version on (nothing between 10.0 and 11.1 was looked at), qemu refuses tables that are
-/// too small for the disk and takes entries that lead out of the data for empty ones.
+/// too small for the disk and takes entries that lead out of the data for empty ones. The latter are
+/// an error here: a truncated image is not an empty disk.
 const CHECKS_ENTRIES: QemuVersion = QemuVersion::new(11, 1);
 
 /// An open Parallels image as a map of its disk.
@@ -26,7 +27,6 @@ pub(crate) struct ParallelsSource {
     /// Entries of one window.
     window: u64,
     files: [ImageFile; 1],
-    context: Arc<Context>,
 }
 
 impl ParallelsSource {
@@ -62,7 +62,6 @@ impl ParallelsSource {
             table: TableReader::new("block allocation table", Arc::clone(storage), limits),
             window: WINDOW.min(limits.table_window / ENTRY as u64).max(1),
             files: [image.file()],
-            context: Arc::clone(image.context),
         })
     }
 }
@@ -100,31 +99,28 @@ impl ExtentSource for ParallelsSource {
             // In the file, so there is no overflow; and not more than a window.
             let at = HEADER_BYTES as u64 + first * ENTRY as u64;
             let length = usize::try_from(count * ENTRY as u64).unwrap_or(0);
-            let (flow, leads_out) = append(&self.clusters, self.table.bytes(at, length)?, out);
-            if leads_out {
-                self.context.notices.warn(
-                    "entries of the block allocation table lead out of the file's data; taken for \
-                     empty, as by qemu from 11.1 on",
-                )?;
-            }
-            if flow == Flow::Stop {
-                break;
+            match append(&self.clusters, self.table.bytes(at, length)?, out) {
+                Ok(Flow::More) => {}
+                Ok(Flow::Stop) => break,
+                Err(entry) => {
+                    let index = out.cursor() / cluster;
+                    return Err(self.clusters.outside(index, entry).into());
+                }
             }
         }
         Ok(())
     }
 }
 
-/// Appends the clusters that these entries describe; the cursor is in the first one. Also tells
-/// whether entries were met that lead to no cluster although they should.
+/// Appends the clusters that these entries describe; the cursor is in the first one. Stops before
+/// an entry that leads out of the data, which it returns as the error.
 // By itself, so that what the loop needs stays in registers.
 #[inline(never)]
-fn append(clusters: &Clusters, entries: &[u8], out: &mut Batch) -> (Flow, bool) {
+fn append(clusters: &Clusters, entries: &[u8], out: &mut Batch) -> std::result::Result<Flow, u32> {
     let size = clusters.size;
     // Only the first cluster may have to be left out in part.
     let mut inside = out.cursor() % size;
     let mut out = out.tail();
-    let mut leads_out = false;
     let mut entries = entries.chunks_exact(ENTRY).map(decode);
     let mut next = entries.next();
     while let Some(entry) = next {
@@ -144,25 +140,23 @@ fn append(clusters: &Clusters, entries: &[u8], out: &mut Batch) -> (Flow, bool) 
             };
             let place = Place::at(clusters.data_at(entry) + inside);
             out.push(length(run), Status::Data(place))
-        } else {
-            leads_out |= entry != 0;
+        } else if entry == 0 {
             next = loop {
                 match entries.next() {
-                    Some(entry) if !clusters.is_stored(entry) => {
-                        leads_out |= entry != 0;
-                        run += 1;
-                    }
+                    Some(0) => run += 1,
                     other => break other,
                 }
             };
             out.push(length(run), Status::Absent)
+        } else {
+            return Err(entry);
         };
         if flow == Flow::Stop {
-            return (Flow::Stop, leads_out);
+            return Ok(Flow::Stop);
         }
         inside = 0;
     }
-    (Flow::More, leads_out)
+    Ok(Flow::More)
 }
 
 /// One entry.

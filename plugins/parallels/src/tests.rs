@@ -6,7 +6,8 @@ use instar_core::testkit::{
     self, check_format, check_hostile, check_source, data, extents, open, probe,
 };
 use instar_core::{
-    Confidence, Context, ErrorKind, ExternalPolicy, MemoryStorage, Opener, QemuVersion, Status,
+    Batch, Confidence, Context, ErrorKind, ExternalPolicy, MemoryStorage, Opener, QemuVersion,
+    Status,
 };
 use pretty_assertions::assert_eq;
 
@@ -114,25 +115,41 @@ fn the_size_of_an_old_disk_has_32_bits() {
     assert_eq!(map(&disk), []);
 }
 
+/// The rows before the first entry that leads out of the data, and the error about it.
+fn refused_after(disk: &Disk, bytes: Vec<u8>) -> (u64, String) {
+    let mut source = open(&Parallels, MemoryStorage::from_bytes(bytes)).unwrap();
+    let mut batch = Batch::default();
+    batch.ask(0, disk.sectors * 512);
+    let error = source.extents(&mut batch).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    (batch.cursor() / CLUSTER, error.to_string())
+}
+
 #[test]
-fn entries_that_lead_out_of_the_data_are_empty_from_11_1_on() {
-    const WARNING: &str = "entries of the block allocation table lead out of the file's data; taken \
-                           for empty, as by qemu from 11.1 on";
+fn entries_that_lead_out_of_the_data_are_errors_unless_an_older_qemu_is_asked_for() {
     // Sector 8 to the last whole cluster are inside; 5 begins with the file's end.
-    let table = [5, 1, u32::MAX, 4, 0, 6, 7, 0];
+    let table = [1, 0, 4, 5, 0, 6, 7, 0];
     let disk = Disk { table: table.to_vec(), ..Disk::new(EXTENDED, 64, &table, 4) };
-    let empty = |clusters| (clusters * CLUSTER, Status::Absent);
-    let (list, warnings) = map_of(QemuVersion::NEWEST, disk.bytes());
-    assert_eq!(list, [empty(1), (CLUSTER, at(0)), empty(1), (CLUSTER, at(3)), empty(4)]);
-    assert_eq!(warnings, [WARNING]);
-    assert_eq!(check_source(|| open(&Parallels, memory(&disk))), 5);
+    let text = |index: u32, entry: u32, last: u32| {
+        format!(
+            "entry {index} of the block allocation table is {entry}, which is outside the file's \
+             data: allowed are 0 and 1 to {last} (at file offset {:#x})",
+            64 + index * 4
+        )
+    };
+    assert_eq!(refused_after(&disk, disk.bytes()), (3, text(3, 5, 4)));
+    for (entry, first) in [(5, 0), (u32::MAX, 0)] {
+        let table = [entry, 1];
+        let disk = Disk { table: table.to_vec(), ..Disk::new(EXTENDED, 16, &table, 4) };
+        assert_eq!(refused_after(&disk, disk.bytes()), (first, text(0, entry, 4)));
+    }
 
     let (list, warnings) = map_of(BEFORE, disk.bytes());
+    let empty = |clusters| (clusters * CLUSTER, Status::Absent);
     let before = [
-        (CLUSTER, at(4)),
         (CLUSTER, at(0)),
-        (CLUSTER, data(u64::from(u32::MAX) * CLUSTER)),
-        (CLUSTER, at(3)),
+        empty(1),
+        (2 * CLUSTER, at(3)),
         empty(1),
         (2 * CLUSTER, at(5)),
         empty(1),
@@ -143,15 +160,29 @@ fn entries_that_lead_out_of_the_data_are_empty_from_11_1_on() {
     // The last cluster must be there as a whole; a started sector counts.
     let mut bytes = disk.bytes();
     bytes.pop();
-    assert_eq!(map_of(QemuVersion::NEWEST, bytes.clone()).0[3], (CLUSTER, at(3)));
+    assert_eq!(refused_after(&disk, bytes.clone()), (3, text(3, 5, 4)));
     bytes.truncate(bytes.len() - 511);
-    assert_eq!(map_of(QemuVersion::NEWEST, bytes).0[2..], [empty(6)]);
-    // What is in front of the data is not data.
+    assert_eq!(refused_after(&disk, bytes), (2, text(2, 4, 3)));
+    // What comes before the data is not data.
     let late = Disk { data_start: 16, ..disk };
-    assert_eq!(map_of(QemuVersion::NEWEST, late.bytes()).0[0], empty(3));
-    // Nor is what a run of clusters goes on to.
+    let (before, error) = refused_after(&late, late.bytes());
+    assert_eq!(before, 0);
+    assert!(error.contains("entry 0 of") && error.contains("0 and 2 to 4"), "{error}");
+    // Nor does a run of clusters go on past it.
     let running = Disk::new(EXTENDED, 32, &[3, 4, 5, 6], 4);
-    assert_eq!(map(&running), [(2 * CLUSTER, at(2)), empty(2)]);
+    assert_eq!(refused_after(&running, running.bytes()), (2, text(2, 5, 4)));
+    // Nobody asks about entries past the end of the disk.
+    let spare = Disk::new(EXTENDED, 24, &[1, 0, 4, 5], 4);
+    assert_eq!(map(&spare), [(CLUSTER, at(0)), empty(1), (CLUSTER, at(3))]);
+}
+
+/// A file that was cut after its table is not an empty disk.
+#[test]
+fn a_file_cut_after_its_table_is_an_error() {
+    let disk = Disk::new(EXTENDED, 32, &[1, 0, 2, 0], 2);
+    let mut bytes = disk.bytes();
+    bytes.truncate(usize::try_from(CLUSTER).unwrap());
+    assert_eq!(refused_after(&disk, bytes).0, 0);
 }
 
 #[test]
