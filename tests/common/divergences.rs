@@ -171,6 +171,15 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         reason: "a fixed disk has no table that could be too small",
     },
     Divergence {
+        id: "vhd-spare-entries",
+        formats: &["vhd"],
+        images: &["vhd-hostile-spare-block-outside"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::MapsOtherwise,
+        reason: "no byte of the disk is in the block of a spare entry",
+    },
+    Divergence {
         id: "bochs-detected",
         formats: &["bochs"],
         images: &["bochs-bad-type", "bochs-bad-undoable", "bochs-bad-version"],

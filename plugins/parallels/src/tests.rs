@@ -532,3 +532,19 @@ fn damaged_extensions_with_a_right_checksum_are_sound_or_refused() {
     }
     assert!((100..3900).contains(&opened), "{opened}");
 }
+
+/// No byte of the disk is in the clusters of entries past its end.
+#[test]
+fn spare_entries_are_not_examined() {
+    for disk in [extended(), old()] {
+        for entry in [1, 7, 42 << 20, u32::MAX] {
+            let mut bytes = disk.bytes();
+            // The disk has seven clusters, the table eight entries.
+            put(&mut bytes, 64 + 28, &u32::to_le_bytes(entry));
+            for qemu in [BEFORE, QemuVersion::NEWEST] {
+                let found = map_of(qemu, bytes.clone());
+                assert_eq!(found, (map(&disk), Vec::new()), "{entry:#x}");
+            }
+        }
+    }
+}

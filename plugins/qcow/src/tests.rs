@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use instar_core::testkit::{
     self, Meter, check_format, check_hostile, check_source, context, data, extents, open,
-    open_storage, open_with, probe,
+    open_storage, open_with, probe, strict,
 };
 use instar_core::{
     Batch, Confidence, ErrorKind, ExtentSource, MemoryStorage, Result, Role, Status,
@@ -417,4 +417,19 @@ fn tables_are_read_in_long_stretches() {
     assert_eq!(found.len(), usize::try_from(TABLES).unwrap());
     let reads = meter.calls();
     assert!(reads <= 2 * windows as u64, "{reads} reads of {windows} windows");
+}
+
+/// No byte of the disk is in the clusters of entries past its end.
+#[test]
+fn spare_entries_are_not_examined() {
+    let image = || Builder::new(12, 9, 2 * K4 + 512);
+    let entries = [16 * K4, 0, 17 * K4];
+    let expected = map(&image().table(&entries)).unwrap();
+    for entry in [1, 513, COMPRESSED - 1, COMPRESSED | 5, !0] {
+        let mut table = entries.to_vec();
+        table.resize(512, entry);
+        let image = image().table(&table);
+        let mut source = open_with(&Qcow, image.storage(), &strict()).unwrap();
+        assert_eq!(extents(source.as_mut()).unwrap(), expected, "{entry:#x}");
+    }
 }

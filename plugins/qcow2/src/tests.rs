@@ -66,6 +66,23 @@ fn structures_in_one_place_are_warned_about() {
     );
 }
 
+/// No byte of the disk is in the clusters of entries past its end, in either table.
+#[test]
+fn spare_entries_are_not_examined() {
+    for (image, words) in [(mixed(), 10), (extended(), 16)] {
+        let expected = map(&image).unwrap();
+        for word in [1, 512, 513, !0, 0x0001_0001_0001_0001, COMPRESSED | 5, 1 << 63 | 40 << 50] {
+            let mut image = image.clone();
+            assert_eq!((image.l1.len(), image.l2.len(), image.l2[0].len()), (1, 1, words));
+            image.l2[0].resize(8192, word);
+            image.l1.resize(8192, word);
+            let image = image.with(36, &8192_u32.to_be_bytes());
+            let mut source = open_with(&Qcow2, image.storage(), &testkit::strict()).unwrap();
+            assert_eq!(extents(source.as_mut()).unwrap(), expected, "{words} words, {word:#x}");
+        }
+    }
+}
+
 /// An L1 entry has flags, which are not of the place.
 #[test]
 fn a_slow_storage_is_told_of_the_next_tables() {

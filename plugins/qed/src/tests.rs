@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use instar_core::testkit::{
     self, Meter, check_format, check_hostile, context, data, extents, open, open_storage,
-    open_with, probe,
+    open_with, probe, strict,
 };
 use instar_core::{Batch, Confidence, ErrorKind, MAX_LENGTH, MemoryStorage, Result, Role, Status};
 use pretty_assertions::assert_eq;
@@ -416,5 +416,20 @@ fn the_backing_file_has_a_name_and_may_be_known_to_be_raw() {
 fn damaged_images_are_mapped_or_refused() {
     for builder in [mixed(), small().cut(80 * K4), mixed().over(b"base.raw").features(7)] {
         assert!(check_hostile(&Qed, &builder.bytes(), 2000) > 2000);
+    }
+}
+
+/// No byte of the disk is in the clusters of entries past its end, in either table.
+#[test]
+fn spare_entries_are_not_examined() {
+    let image = || Builder::new(4096, 2, 2 * K4 + 512);
+    let entries = [16 * K4, 0, 17 * K4];
+    let expected = map(&image().table(&entries)).unwrap();
+    for entry in [1, 2, 512, K4 - 1, 1 << 62, !0] {
+        let mut table = entries.to_vec();
+        table.resize(1024, entry);
+        let image = (1..1024).fold(image().table(&table), |image, _| image.l1_entry(entry));
+        let mut source = open_with(&Qed, image.storage(), &strict()).unwrap();
+        assert_eq!(extents(source.as_mut()).unwrap(), expected, "{entry:#x}");
     }
 }

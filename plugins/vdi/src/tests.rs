@@ -1,7 +1,7 @@
 //! The plugin as a whole: what opens, what does not, and what is mapped.
 
 use instar_core::testkit::{
-    self, check_format, check_hostile, check_source, data, extents, open, probe,
+    self, check_format, check_hostile, check_source, data, extents, open, open_with, probe, strict,
 };
 use instar_core::{Confidence, ErrorKind, MemoryStorage, Place, Role, Status};
 use pretty_assertions::assert_eq;
@@ -272,6 +272,16 @@ fn a_map_outside_the_file_is_refused() {
     assert!(refusal(far).1.contains("block map (8 entries at 0xfffffe00) is outside"));
 }
 
+#[test]
+fn spare_entries_are_not_examined() {
+    for entry in [0, 1, 42 << 20, FREE - 2, FREE - 1] {
+        let mut bytes = dynamic().bytes();
+        // The disk has seven blocks, the map eight entries.
+        put(&mut bytes, MAP as usize + 28, &u32::to_le_bytes(entry));
+        let mut source = open_with(&Vdi, MemoryStorage::from_bytes(bytes), &strict()).unwrap();
+        assert_eq!(extents(source.as_mut()).unwrap(), map(&dynamic()), "{entry:#x}");
+    }
+}
 #[test]
 fn blocks_outside_the_file_are_where_the_map_says() {
     let mut bytes = Disk::new(2 * BLOCK, &[FREE, FREE]).bytes();

@@ -22,6 +22,8 @@ pub(crate) struct Bat {
     reader: TableReader,
     offset: u64,
     entries: u64,
+    /// Entries of the disk's blocks: the first so many. The others are spare.
+    needed: u64,
     /// Entries of one window.
     window: u64,
 }
@@ -58,6 +60,7 @@ impl Bat {
             reader: TableReader::new("block allocation table", storage, limits),
             offset,
             entries: entries.into(),
+            needed,
             window: (WINDOW.min(limits.table_window) / ENTRY as u64).max(1),
         })
     }
@@ -98,9 +101,12 @@ impl Bat {
         Ok(window.get(bytes(block - first)..).unwrap_or_default())
     }
 
-    /// Checks that every stored block, also one behind the end of the disk, is inside the file:
-    /// else the image has been truncated, which must show before a map is begun. Warns if one lies
-    /// over what is at the start of the file: the bytes up to `metadata_end`.
+    /// Checks that every stored block of the disk is inside the file: else the image has been
+    /// truncated, which must show before a map is begun. Warns if one lies over what is at the
+    /// start of the file: the bytes up to `metadata_end`.
+    ///
+    /// Spare entries are not examined: no byte of the disk is in their blocks, and writers fill
+    /// them with anything.
     pub(crate) fn check(
         &mut self,
         blocks: Blocks,
@@ -117,12 +123,16 @@ impl Bat {
         let free = metadata_end.div_ceil(SECTOR);
         let mut is_warned = false;
         let mut block = 0;
-        while block < self.entries {
-            let (at, left) = (self.offset_of(block), self.entries - block);
+        while block < self.needed {
+            let (at, left) = (self.offset_of(block), self.needed - block);
             // The zeros of a hole all say the same: one of them is looked at.
             let hole = self.reader.unstored(at, left.saturating_mul(ENTRY as u64))? / ENTRY as u64;
             let window = match hole {
-                0 => self.entries_from(block)?,
+                0 => {
+                    let window = self.entries_from(block)?;
+                    let length = usize::try_from(left).ok().and_then(|n| n.checked_mul(ENTRY));
+                    length.and_then(|length| window.get(..length)).unwrap_or(window)
+                }
                 _ => &[0; ENTRY],
             };
             let count = hole.max((window.len() / ENTRY) as u64).max(1);

@@ -64,6 +64,7 @@ impl ImageFormat for Vhd {
             "vhd-differencing",
             "vhd-fixed-detected",
             "vhd-fixed-large",
+            "vhd-spare-entries",
         ]
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use instar_core::testkit::{
     self, Random, check_format, check_hostile, check_source, data, extents, open, open_with, probe,
+    strict,
 };
 use instar_core::{Confidence, Context, ErrorKind, MemoryStorage, Place, QemuVersion, Status};
 use pretty_assertions::assert_eq;
@@ -417,12 +418,12 @@ fn broken_headers_are_refused() {
             "block allocation table (536870784 entries at 0x600) is outside the file of \
              25600 bytes (at file offset 0x210)",
         ),
-        // The spare entry counts as well.
+        // The disk's last entry.
         (
-            |bytes| put(bytes, 1536 + 28, &42_u32.to_be_bytes()),
+            |bytes| put(bytes, 1536 + 24, &42_u32.to_be_bytes()),
             ErrorKind::Corrupt,
-            "block 7 (entry 0x2a) ends at 0x6600, outside the file of 25600 bytes: the image \
-             has been truncated (at file offset 0x61c)",
+            "block 6 (entry 0x2a) ends at 0x6600, outside the file of 25600 bytes: the image \
+             has been truncated (at file offset 0x618)",
         ),
     ];
     for (damage, kind, text) in cases {
@@ -430,6 +431,37 @@ fn broken_headers_are_refused() {
         assert_eq!(bytes.len(), 25_600, "the texts name the length");
         damage(&mut bytes);
         assert_eq!(refusal(bytes), (kind, format!("vhd: {text}")));
+    }
+}
+
+/// No byte of the disk is in the blocks of spare entries, so they are neither refused nor warned
+/// about.
+#[test]
+fn spare_entries_are_not_examined() {
+    for disk in [dynamic(), differencing()] {
+        // A few, and more than one window of the table.
+        for more in [3, 300_000] {
+            let table = [disk.table.clone(), vec![UNUSED; more]].concat();
+            let shift = (4 * more as u32).div_ceil(512);
+            let table = table.iter().map(|entry| match *entry {
+                UNUSED => UNUSED,
+                stored => stored + shift,
+            });
+            let pieces = disk.pieces.iter().cloned();
+            let pieces = pieces.map(|(at, piece)| (at + 512 * u64::from(shift), piece)).collect();
+            let disk = Disk { table: table.collect(), pieces, ..disk.clone() };
+            let expected = map(memory(&disk));
+            let start = usize::try_from(TABLE).unwrap() + 4 * (disk.table.len() - more);
+            for entry in [0, 1, 42 << 20, UNUSED - 1] {
+                let mut bytes = disk.bytes();
+                for index in 0..more {
+                    put(&mut bytes, start + 4 * index, &u32::to_be_bytes(entry));
+                }
+                let mut source = open_with(&Vhd, MemoryStorage::from_bytes(bytes), &strict())
+                    .unwrap_or_else(|error| panic!("{more} spare entries {entry:#x}: {error}"));
+                assert_eq!(extents(source.as_mut()).unwrap(), expected, "{more} {entry:#x}");
+            }
+        }
     }
 }
 

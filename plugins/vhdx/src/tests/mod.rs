@@ -313,3 +313,21 @@ fn tables_in_holes_are_empty() {
         assert_eq!(check_holes(&Vhdx, sample.image()), sample.extents(), "{}", sample.name());
     }
 }
+
+/// No byte of the disk is in the blocks of entries past its end.
+#[test]
+fn spare_entries_are_not_examined() {
+    let dynamic = Sample::new(2, &[full(4), 0]).with(|s| s.length = 5 * MIB);
+    let child = Sample::child(2, &[full(4), 0]).with(|s| s.length = 5 * MIB);
+    for sample in [dynamic, child] {
+        let expected = map(&sample);
+        // Every state, and places that overlap, are outside the file or near 2^64.
+        for entry in
+            (0..8).flat_map(|state| [0, MIB, 4 * MIB, 99 * MIB, !0 << 20].map(|p| p | state))
+        {
+            let sample = sample.clone().with(|s| s.bat.resize(100, entry));
+            let mut source = open_with(&Vhdx, sample.storage(), &testkit::strict()).unwrap();
+            assert_eq!(extents(source.as_mut()).unwrap(), expected, "{entry:#x}");
+        }
+    }
+}

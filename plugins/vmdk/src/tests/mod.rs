@@ -354,3 +354,29 @@ fn tables_in_holes_are_empty() {
         assert_eq!(check_holes(&Vmdk, sample.image()), sample.extents(), "{}", sample.name());
     }
 }
+
+/// No byte of the disk is in the grains of entries past its end, in either table.
+#[test]
+fn spare_entries_are_not_examined() {
+    let hosted = Hosted::default();
+    let cowd = Cowd { capacity: 3, directory_entries: 100, ..Cowd::default() };
+    let whole = "version=1\nCID=12345678\nparentCID=ffffffff\ncreateType=\"vmfsSparse\"\n";
+    let cowd = Cowd { text: whole, ..cowd };
+    // Bytes of the image, and where its directory's and its table's spare entries start.
+    let cases = [
+        (hosted.build(), [21 * 512 + 4, 22 * 512 + 4 * 13], 22 * 512 + 4 * 512),
+        (cowd.build(), [21 * 512 + 4, 22 * 512 + 4 * 3], 22 * 512 + 4 * 4096),
+    ];
+    for (bytes, [directory, table], end) in cases {
+        let expected = map(bytes.clone());
+        for entry in [1, 2, 21, 31, 1 << 31, u32::MAX] {
+            let mut bytes = bytes.clone();
+            for at in (directory..22 * 512).chain(table..end.min(bytes.len())).step_by(4) {
+                bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(entry));
+            }
+            let storage = MemoryStorage::from_bytes(bytes);
+            let mut source = open_with(&Vmdk, storage, &testkit::strict()).unwrap();
+            assert_eq!(extents(source.as_mut()).unwrap(), expected, "{entry:#x}");
+        }
+    }
+}
