@@ -185,7 +185,7 @@ fn resource_fork(tables: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn property_list(tables: &[Vec<u8>]) -> Vec<u8> {
-    let mut list = "<plist><dict><key>blkx</key><array>\n".to_owned();
+    let mut list = "<plist><dict><key>resource-fork</key><dict><key>blkx</key><array>\n".to_owned();
     for table in tables {
         list.push_str("<dict><key>Data</key><data>\n");
         for line in base64(table).as_bytes().chunks(52) {
@@ -195,7 +195,7 @@ fn property_list(tables: &[Vec<u8>]) -> Vec<u8> {
         }
         list.push_str("</data></dict>\n");
     }
-    list.push_str("</array></dict></plist>\n");
+    list.push_str("</array></dict></dict></plist>\n");
     list.into_bytes()
 }
 

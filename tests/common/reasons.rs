@@ -46,7 +46,7 @@ pub(crate) const REASONS: &[Reason] = &[
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: block table should have " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: block table is too short: " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: resource of " },
-    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: a <data> element has no end" },
+    Reason { id: "dmg-chunks", formats: DMG, says: "dmg: property list " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: the image is split into " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: data offset of a block table is " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: no block table has a chunk" },

@@ -34,21 +34,17 @@ impl Header {
     /// Bytes of the fields that are read, in the version that has more of them.
     pub(crate) const LENGTH: usize = 96;
 
-    const MAGIC: &[u8] = b"Bochs Virtual HD Image\0";
+    /// How a file starts.
+    pub(crate) const MAGIC: &[u8] = b"Bochs Virtual HD Image\0";
     const TYPE: &[u8] = b"Redolog\0";
     const SUBTYPE: &[u8] = b"Growing\0";
 
     const VERSION_1: u32 = 0x1_0000;
     const VERSION_2: u32 = 0x2_0000;
 
-    /// Whether a file starts as a Bochs image does.
-    pub(crate) fn has_magic(head: &[u8]) -> bool {
-        head.starts_with(Self::MAGIC)
-    }
-
     /// Decodes a header and checks what needs no look elsewhere.
     pub(crate) fn decode(fields: Fields<'_>) -> Result<Self> {
-        if !Self::has_magic(fields.bytes()) {
+        if !fields.bytes().starts_with(Self::MAGIC) {
             return Err(Error::Magic.into());
         }
         let (kind, subtype) = (fields.array::<16>(32)?, fields.array::<16>(48)?);

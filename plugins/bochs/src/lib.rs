@@ -50,7 +50,7 @@ impl ImageFormat for Bochs {
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
-        if !Header::has_magic(probe.head()) {
+        if !probe.has_magic(0, Header::MAGIC) {
             return Confidence::No;
         }
         match Header::decode(Fields::new("header", 0, probe.head())) {

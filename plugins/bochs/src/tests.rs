@@ -174,6 +174,8 @@ fn probing() {
     assert_eq!(answer(bytes.clone()), Confidence::Verified);
     assert_eq!(answer(bytes[..20].to_vec()), Confidence::No);
     assert_eq!(answer(bytes[..22].to_vec()), Confidence::Magic);
+    assert_eq!(answer(bytes[..96].to_vec()), Confidence::Verified);
+    assert_eq!(answer(bytes[..87].to_vec()), Confidence::Magic);
     let mut other = bytes.clone();
     put(&mut other, 48, b"Volatile\0");
     assert_eq!(answer(other), Confidence::Magic);

@@ -180,6 +180,8 @@ fn probing() {
     assert_eq!(answer(sample()), Confidence::Verified);
     assert_eq!(answer(patched(sample(), 23, b"true")), Confidence::Verified);
     assert_eq!(answer(PREAMBLE.to_vec()), Confidence::Magic);
+    assert_eq!(answer(sample()[..136].to_vec()), Confidence::Verified);
+    assert_eq!(answer(sample()[..135].to_vec()), Confidence::Magic);
     let uzip = b"#!/bin/sh\n#V2.0 Format\n(kldstat -m g_uzip||kldload geom_uzip)>&-&&mount\n";
     assert_eq!(answer(patched(sample(), 0, uzip)), Confidence::No);
     assert_eq!(answer(patched(sample(), 150, b"geom_uzip")), Confidence::Verified);

@@ -4,52 +4,54 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use instar_core::{Limits, Result, Storage, TableReader};
+use instar_core::{Limits, Result, Storage};
 
 use crate::error::Error;
-
-/// Bytes of the file that are looked at together.
-const CHUNK: u64 = 64 << 10;
-
-/// How a resource is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    /// As it is.
-    Plain,
-    /// As base64 with white space in it, up to the next tag.
-    Base64,
-}
+use crate::xml::{Cursor, Token, XmlReader};
 
 /// A place in a resource, from which it can be read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) encoding: Encoding,
-    /// File offset of what comes next.
-    pub(crate) at: u64,
-    /// File offset where the resource, or else the property list, ends.
-    pub(crate) end: u64,
+pub(crate) enum Position {
+    /// In bytes as they are, from one file offset to another.
+    Plain { at: u64, end: u64 },
+    /// In an element of a property list: base64 with white space in it.
+    Base64(Cursor),
+}
+
+impl Position {
+    /// Its file offset.
+    pub(crate) fn at(&self) -> u64 {
+        match self {
+            Self::Plain { at, .. } | Self::Base64(Cursor { at, .. }) => *at,
+        }
+    }
 }
 
 /// Reads resources, a bounded number of bytes at a time.
 pub(crate) struct BlobReader {
-    table: TableReader,
+    xml: XmlReader,
     /// Text without white space.
     text: Vec<u8>,
 }
 
 impl BlobReader {
     pub(crate) fn new(storage: Arc<dyn Storage>, limits: &Limits) -> Self {
-        Self { table: TableReader::new("resource", storage, limits), text: Vec::new() }
+        Self { xml: XmlReader::new(storage, limits), text: Vec::new() }
+    }
+
+    /// The reader of property lists.
+    pub(crate) fn xml(&mut self) -> &mut XmlReader {
+        &mut self.xml
     }
 
     /// Bytes that are held in memory.
     pub(crate) fn buffered(&self) -> u64 {
-        self.table.buffered().saturating_add(self.text.capacity() as u64)
+        self.xml.buffered().saturating_add(self.text.capacity() as u64)
     }
 
     /// Gives them back.
     pub(crate) fn release(&mut self) {
-        self.table.release();
+        self.xml.release();
         self.text = Vec::new();
     }
 
@@ -63,116 +65,88 @@ impl BlobReader {
         out: &mut Vec<u8>,
     ) -> Result<()> {
         out.clear();
-        match position.encoding {
-            Encoding::Plain => {
-                let rest = position.end.saturating_sub(position.at);
-                let length = usize::try_from(rest).unwrap_or(length).min(length);
-                out.extend_from_slice(self.table.bytes(position.at, length)?);
-                position.at = position.at.saturating_add(length as u64);
+        match position {
+            Position::Plain { at, end } => {
+                let remaining = end.saturating_sub(*at);
+                let length = usize::try_from(remaining).unwrap_or(length).min(length);
+                out.extend_from_slice(self.xml.table().bytes(*at, length)?);
+                *at = at.saturating_add(length as u64);
                 Ok(())
             }
-            Encoding::Base64 => self.read_base64(position, length, out),
+            Position::Base64(cursor) => self.read_base64(cursor, length, out),
         }
     }
 
-    fn read_base64(
-        &mut self,
-        position: &mut Position,
-        length: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<()> {
-        let at = position.at;
+    fn read_base64(&mut self, cursor: &mut Cursor, length: usize, out: &mut Vec<u8>) -> Result<()> {
+        let at = cursor.at;
         let wanted = length.div_ceil(3).saturating_mul(4);
         self.text.clear();
-        let mut is_over = false;
-        while self.text.len() < wanted && !is_over && position.at < position.end {
-            let count = CHUNK.min(position.end.saturating_sub(position.at));
-            // No more than a chunk.
-            let bytes = self.table.bytes(position.at, usize::try_from(count).unwrap_or(0))?;
-            let mut used = 0_u64;
-            for byte in bytes {
-                is_over = *byte == b'<';
-                if is_over || self.text.len() == wanted {
-                    break;
-                }
-                if !byte.is_ascii_whitespace() {
-                    self.text.push(*byte);
-                }
-                used = used.saturating_add(1);
-            }
-            position.at = position.at.saturating_add(used);
-        }
+        self.text.reserve_exact(wanted);
+        while self.text.len() < wanted && self.read_text(cursor, wanted)? {}
         let decoded = STANDARD.decode_vec(&self.text, out);
+        let is_full = self.text.len() == wanted;
         // Padding is at the end of the resource only.
-        if decoded.is_err()
-            || (self.text.len() == wanted && out.len() < length && !self.is_over(position)?)
-        {
+        if decoded.is_err() || (is_full && out.len() < length && !self.is_over(*cursor)?) {
             return Err(Error::Base64 { at }.into());
         }
         out.truncate(length);
         Ok(())
     }
 
-    /// Whether nothing but white space is left of a base64 text.
-    fn is_over(&mut self, position: &Position) -> Result<bool> {
-        let rest = position.end.saturating_sub(position.at).min(CHUNK);
-        let bytes = self.table.bytes(position.at, usize::try_from(rest).unwrap_or(0))?;
-        Ok(bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|byte| *byte == b'<'))
+    /// Adds to the text, up to `wanted` digits, what the next token has. False at the element's
+    /// end tag, where `cursor` stays.
+    fn read_text(&mut self, cursor: &mut Cursor, wanted: usize) -> Result<bool> {
+        let start = *cursor;
+        match self.xml.next(cursor)? {
+            Some(Token::Text(bytes)) => {
+                let used = push_digits(&mut self.text, bytes, wanted);
+                cursor.at = start.at.saturating_add(used as u64);
+            }
+            Some(Token::Character(character)) => {
+                let mut bytes = [0; 4];
+                let bytes = character.encode_utf8(&mut bytes).as_bytes();
+                push_digits(&mut self.text, bytes, usize::MAX);
+            }
+            // Nothing that base64 has.
+            Some(Token::Entity) => self.text.push(b'&'),
+            Some(Token::Other) => {}
+            Some(Token::End(_)) => {
+                *cursor = start;
+                return Ok(false);
+            }
+            Some(Token::Start(_) | Token::Empty(_)) => {
+                return Err(Error::ElementInData { at: start.at }.into());
+            }
+            None => return Err(Error::ListCut { at: start.at }.into()),
+        }
+        Ok(true)
     }
 
-    /// Where `tag` comes next, from `position` on.
-    pub(crate) fn find(&mut self, tag: &[u8], position: &Position) -> Result<Option<u64>> {
-        let mut at = position.at;
-        while at < position.end {
-            let rest = position.end.saturating_sub(at);
-            // What the host does not store reads as zeros, which no tag has.
-            let unstored = self.table.unstored(at, rest)?;
-            if unstored > 0 {
-                at = at.saturating_add(unstored);
-                continue;
-            }
-            let bytes = self.table.bytes(at, usize::try_from(rest.min(CHUNK)).unwrap_or(0))?;
-            if let Some(found) = bytes.windows(tag.len()).position(|part| part == tag) {
-                return Ok(Some(at.saturating_add(found as u64)));
-            }
-            if rest <= CHUNK {
-                break;
-            }
-            // The tag may start in the last bytes that were looked at.
-            at = at.saturating_add(CHUNK).saturating_sub(tag.len() as u64);
-        }
-        Ok(None)
+    /// Whether nothing but white space is left of the element.
+    fn is_over(&mut self, mut cursor: Cursor) -> Result<bool> {
+        self.text.clear();
+        while self.text.is_empty() && self.read_text(&mut cursor, 1)? {}
+        Ok(self.text.is_empty())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use instar_core::MemoryStorage;
-    use pretty_assertions::assert_eq;
-
-    use super::*;
-
-    #[test]
-    fn tags_are_found_across_chunks_and_behind_holes() {
-        const MIB: u64 = 1 << 20;
-        // A hole that takes a minute if it is read.
-        let hole = 1 << 37;
-        for at in [0, 1, CHUNK - 6, CHUNK - 5, CHUNK - 1, CHUNK, 2 * CHUNK - 3] {
-            let before = vec![b'<'; usize::try_from(at).unwrap()];
-            let storage = MemoryStorage::new(hole + 3 * MIB)
-                .with_data(0, b"<data".to_vec())
-                .with_data(MIB, [before, b"<data>".to_vec()].concat())
-                .with_data(hole, b"<data>".to_vec());
-            let mut reader = BlobReader::new(Arc::new(storage), &Limits::default());
-            let mut find = |from, end| {
-                let position = Position { encoding: Encoding::Base64, at: from, end };
-                reader.find(b"<data>", &position).unwrap()
-            };
-            assert_eq!(find(0, hole + MIB), Some(MIB + at));
-            assert_eq!(find(MIB + at + 1, hole + MIB), Some(hole));
-            assert_eq!(find(hole + 1, hole + MIB), None);
-            assert_eq!(find(MIB + at + 1, hole), None);
-            assert_eq!(find(MIB, MIB + at + 5), None);
+/// Adds the bytes that are not white space to `text`, until it has `wanted` of them; how many
+/// bytes were used.
+fn push_digits(text: &mut Vec<u8>, bytes: &[u8], wanted: usize) -> usize {
+    let mut used = 0_usize;
+    // Line by line: copying digits one by one takes most of the time that is spent on a list.
+    for line in bytes.split_inclusive(u8::is_ascii_whitespace) {
+        let digits = match line.split_last() {
+            Some((last, digits)) if last.is_ascii_whitespace() => digits,
+            _ => line,
+        };
+        let free = wanted.saturating_sub(text.len());
+        if let Some(fitting) = digits.get(..free).filter(|_| digits.len() > free) {
+            text.extend_from_slice(fitting);
+            return used.saturating_add(free);
         }
+        text.extend_from_slice(digits);
+        used = used.saturating_add(line.len());
     }
+    used
 }

@@ -32,8 +32,22 @@ pub(crate) enum Error {
     ResourceData { offset: u32, length: u32, fork: u64, at: u64 },
     #[error("resource of {length} bytes runs past the end of the resource data at {end:#x}")]
     Resource { length: u32, end: u64, at: u64 },
-    #[error("a <data> element has no end")]
-    NoEndTag { at: u64 },
+    #[error("property list is {encoding}, only XML in UTF-8 is supported")]
+    ListEncoding { encoding: &'static str, at: u64 },
+    #[error("property list is not well-formed: {error}")]
+    Xml { error: quick_xml::Error, at: u64 },
+    #[error("property list has a tag, comment or instruction of more than {allowed} bytes")]
+    Markup { allowed: u64, at: u64 },
+    #[error("property list has more than {allowed} tags, references and comments")]
+    Tokens { allowed: u64, at: u64 },
+    #[error("property list nests too deep: open elements have names of more than {allowed} bytes")]
+    Depth { allowed: usize, at: u64 },
+    #[error("property list has an end tag that is not that of the innermost open element")]
+    EndTag { at: u64 },
+    #[error("property list ends before its elements do")]
+    ListCut { at: u64 },
+    #[error("property list has an element inside the data of a block table")]
+    ElementInData { at: u64 },
     #[error("a block table is no valid base64")]
     Base64 { at: u64 },
     #[error("there are more block tables than {allowed}")]
@@ -68,13 +82,22 @@ impl From<Error> for instar_core::Error {
                 (ErrorKind::Corrupt, None)
             }
             Error::Encrypted | Error::TrailerInFront => (ErrorKind::Unsupported, None),
-            Error::Segments { at, .. } => (ErrorKind::Unsupported, Some(at)),
-            Error::Size { at, .. } | Error::Tables { at, .. } => (ErrorKind::Limit, Some(at)),
+            Error::Segments { at, .. } | Error::ListEncoding { at, .. } => {
+                (ErrorKind::Unsupported, Some(at))
+            }
+            Error::Size { at, .. }
+            | Error::Tables { at, .. }
+            | Error::Markup { at, .. }
+            | Error::Tokens { at, .. }
+            | Error::Depth { at, .. } => (ErrorKind::Limit, Some(at)),
             Error::DataForkOutside { at, .. }
             | Error::AreaOutside { at, .. }
             | Error::ResourceData { at, .. }
             | Error::Resource { at, .. }
-            | Error::NoEndTag { at }
+            | Error::Xml { at, .. }
+            | Error::EndTag { at }
+            | Error::ListCut { at }
+            | Error::ElementInData { at }
             | Error::Base64 { at }
             | Error::TableCut { at, .. }
             | Error::TableOffset { at, .. }

@@ -14,6 +14,7 @@
 mod blob;
 mod disk;
 mod error;
+mod outline;
 mod resources;
 #[cfg(any(test, feature = "testkit"))]
 mod samples;
@@ -22,6 +23,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod trailer;
+mod xml;
 
 use instar_core::{Confidence, ExtentSource, Image, ImageFormat, Probe, Result};
 

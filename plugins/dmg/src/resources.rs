@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use instar_core::{Fields, Image, Limits, Result, TableReader};
 
-use crate::blob::{Encoding, Position};
+use crate::blob::Position;
 use crate::disk::Area;
 use crate::error::Error;
+use crate::outline::{Outline, Step};
 use crate::tables::Tables;
+use crate::xml::Cursor;
 
 /// At most so many bytes of resources (instar's own limit; qemu reads 16 MiB of a property list).
 /// A table of a TiB in the usual chunks of 256 KiB takes about that.
@@ -37,26 +39,51 @@ pub(crate) fn of_fork(fork: Area, image: &Image<'_>, tables: &mut Tables<'_>) ->
         if end > data.end() {
             return Err(Error::Resource { length, end: data.end(), at }.into());
         }
-        tables.read(&mut Position { encoding: Encoding::Plain, at: start, end })?;
+        tables.read(&mut Position::Plain { at: start, end })?;
         at = end;
     }
     Ok(())
 }
 
-/// Reads every block table of a property list.
+/// Reads every block table of a property list: the data under the key `Data` of each dictionary in
+/// the array `blkx`, which is in the dictionary `resource-fork`.
 ///
-/// The list is not parsed: as qemu does, every `<data>` element is looked at, whatever key it is
-/// under, and is a block table if it has the magic of one.
+/// What comes after the root element does not matter.
 pub(crate) fn of_list(list: Area, tables: &mut Tables<'_>) -> Result<()> {
-    const START: &[u8] = b"<data>";
-    const END: &[u8] = b"</data>";
     Limits::check("the length of the property list", list.length, MAX_RESOURCES)?;
-    let mut position = Position { encoding: Encoding::Base64, at: list.offset, end: list.end() };
-    while let Some(at) = tables.find(START, &position)? {
-        position.at = at.saturating_add(START.len() as u64);
-        tables.read(&mut position)?;
-        let end = tables.find(END, &position)?.ok_or(Error::NoEndTag { at })?;
-        position.at = end.saturating_add(END.len() as u64);
+    check_encoding(list, tables)?;
+    let mut cursor = Cursor::new(list.offset, list.end());
+    let mut outline = Outline::default();
+    loop {
+        let at = cursor.at;
+        let Some(token) = tables.xml().next(&mut cursor)? else {
+            break;
+        };
+        match outline.take(token, at)? {
+            Step::On => {}
+            Step::Table => {
+                let mut position = Position::Base64(cursor);
+                tables.read(&mut position)?;
+                if let Position::Base64(after) = position {
+                    cursor = after;
+                }
+            }
+            Step::Over => return Ok(()),
+        }
+    }
+    if outline.is_open() {
+        return Err(Error::ListCut { at: list.end() }.into());
     }
     Ok(())
+}
+
+/// Refuses a list that is not in UTF-8, or in an encoding that has ASCII where UTF-8 has it.
+fn check_encoding(list: Area, tables: &mut Tables<'_>) -> Result<()> {
+    let length = usize::try_from(list.length).unwrap_or(8).min(8);
+    let encoding = match tables.xml().table().bytes(list.offset, length)? {
+        [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, b'<', ..] | [b'<', 0, ..] => "in UTF-16",
+        [b'b', b'p', b'l', b'i', b's', b't', ..] => "a binary one",
+        _ => return Ok(()),
+    };
+    Err(Error::ListEncoding { encoding, at: list.offset }.into())
 }

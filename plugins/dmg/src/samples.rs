@@ -57,6 +57,10 @@ impl Table {
 pub(crate) enum Kept {
     Fork,
     List,
+    /// In a list in another style than Apple's, see [`Disk::other_list`].
+    OtherList,
+    /// In a list, followed by a resource fork that has no table.
+    ListAndFork,
     Nowhere,
 }
 
@@ -70,7 +74,7 @@ pub(crate) struct Disk {
     pub(crate) data: usize,
     pub(crate) tables: Vec<Table>,
     pub(crate) sectors: u64,
-    /// In front of the elements of tables in the property list.
+    /// In front of the dictionary of resources in the property list.
     pub(crate) prologue: String,
     /// Bytes behind the trailer.
     pub(crate) behind: usize,
@@ -84,7 +88,7 @@ impl Disk {
             data: 65536,
             tables: tables.to_vec(),
             sectors,
-            prologue: "<data>AAAA</data>".to_owned(),
+            prologue: "<key>x</key><data>AAAA</data>".to_owned(),
             behind: 0,
         }
     }
@@ -92,18 +96,28 @@ impl Disk {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut file = vec![0x11; self.front];
         file.resize(self.front + self.data, 0x5a);
-        let resources = match self.kept {
+        let fork = match self.kept {
             Kept::Fork => self.fork(),
-            Kept::List => self.list(),
-            Kept::Nowhere => Vec::new(),
+            Kept::ListAndFork => fork_without_tables(),
+            Kept::List | Kept::OtherList | Kept::Nowhere => Vec::new(),
         };
-        let area = [(file.len() as u64).to_be_bytes(), (resources.len() as u64).to_be_bytes()];
-        file.extend(resources);
+        let list = match self.kept {
+            Kept::List | Kept::ListAndFork => self.list(),
+            Kept::OtherList => self.other_list(),
+            Kept::Fork | Kept::Nowhere => Vec::new(),
+        };
+        let mut append = |bytes: &[u8]| {
+            let at = if bytes.is_empty() { 0 } else { file.len() as u64 };
+            file.extend(bytes);
+            [at.to_be_bytes(), (bytes.len() as u64).to_be_bytes()].concat()
+        };
+        let (list, fork) = (append(&list), append(&fork));
         let mut trailer = vec![0; 512];
         put(&mut trailer, 0, b"koly\0\0\0\x04\0\0\x02\0");
         put(&mut trailer, 24, &(self.front as u64).to_be_bytes());
         put(&mut trailer, 32, &(self.data as u64).to_be_bytes());
-        put(&mut trailer, if self.kept == Kept::Fork { 40 } else { 216 }, &area.concat());
+        put(&mut trailer, 40, &fork);
+        put(&mut trailer, 216, &list);
         put(&mut trailer, 492, &self.sectors.to_be_bytes());
         file.extend(trailer);
         file.resize(file.len() + self.behind, 0);
@@ -127,7 +141,10 @@ impl Disk {
 
     /// As macOS writes it: lines of text, indented.
     fn list(&self) -> Vec<u8> {
-        let mut list = format!("<plist><dict>{}<key>blkx</key>\n<array>", self.prologue);
+        let mut list = format!(
+            "<plist><dict>{}<key>resource-fork</key><dict><key>blkx</key>\n<array>",
+            self.prologue
+        );
         for table in &self.tables {
             list.push_str("<dict>\n\t<key>Data</key>\n\t<data>\n");
             let text = STANDARD.encode(table.bytes());
@@ -138,9 +155,46 @@ impl Disk {
             }
             list.push_str("\t</data>\n</dict>");
         }
-        list.push_str("</array></dict></plist>\n");
+        list.push_str("</array></dict></dict></plist>\n");
         list.into_bytes()
     }
+
+    /// As another program might write it: all that XML allows and Apple does not use.
+    fn other_list(&self) -> Vec<u8> {
+        let mut list = "\u{feff}<?xml version='1.0'?><!-- <data>bWlzaA== --><!DOCTYPE plist SYSTEM \
+                        \"x>y\" [<!ENTITY a \"&b;&b;\">]><plist version = '1.0'\n><dict \
+                        note='>'><key>names</key><dict><key>blkx</key><array><dict><key>Data</key>\
+                        <data>no base64</data></dict></array><key/><true/></dict><key>\
+                        resource&#45;for<![CDATA[k]]></key ><dict><key>plst</key><array/><key>bl<!-- \
+                        -->kx</key><array ><dict><key>Data</key><data/></dict>"
+            .to_owned();
+        for (index, table) in self.tables.iter().enumerate() {
+            let text = STANDARD.encode(table.bytes());
+            // The first table's in one line, or in all ways at once.
+            let text = match (index, text.split_at_checked(text.len() / 3), text.split_at(1)) {
+                (0, Some((one, other)), _) => {
+                    format!("<?a ?>{one}<![CDATA[\n{other}\r\n]]>&#13;\n<!--x-->")
+                }
+                (_, _, (first, rest)) => format!("&#x{:x};{rest}", first.as_bytes()[0]),
+            };
+            list.push_str("<dict><key>Name</key><string>&lt;data&gt;&a;</string><key>Data</key>");
+            list.push_str(&format!(
+                "<data\t>{text}</data\n><key>ID</key><integer>0</integer></dict>"
+            ));
+        }
+        list.push_str("</array></dict></dict></plist><data>bWlzaA== & </x>");
+        list.into_bytes()
+    }
+}
+
+/// With one resource, which is not a block table.
+pub(crate) fn fork_without_tables() -> Vec<u8> {
+    let mut fork: Vec<u8> = [256_u32, 271, 15, 50].map(u32::to_be_bytes).concat();
+    fork.resize(256, 0);
+    fork.extend(11_u32.to_be_bytes());
+    fork.extend(b"not a table");
+    fork.resize(fork.len() + 50, 0);
+    fork
 }
 
 /// Puts `piece` at `at`, lengthening `bytes` if need be.
@@ -188,6 +242,16 @@ pub(crate) fn all() -> Vec<Sample> {
     vec![
         Sample::new("property list", small.bytes(), 9),
         Sample::new("resource fork", Disk { kept: Kept::Fork, ..small.clone() }.bytes(), 9),
+        Sample::new(
+            "property list in another style",
+            Disk { kept: Kept::OtherList, ..small.clone() }.bytes(),
+            9,
+        ),
+        Sample::new(
+            "property list, and a resource fork without tables",
+            Disk { kept: Kept::ListAndFork, ..small.clone() }.bytes(),
+            9,
+        ),
         Sample::new("padded behind its trailer", Disk { behind: 40, ..small }.bytes(), 9),
         Sample::new("a table of two windows", many.bytes(), 1700),
         Sample::new("no tables", plain.bytes(), 1),

@@ -54,7 +54,10 @@ impl DmgSource {
             let mut tables = Tables::new(image, data_fork.offset);
             if resource_fork.length > 0 {
                 resources::of_fork(resource_fork, image, &mut tables)?;
-            } else {
+            }
+            // The fork may hold nothing but resources of other kinds. If both have tables, those
+            // of the fork count, as in qemu.
+            if tables.is_empty() && property_list.length > 0 {
                 resources::of_list(property_list, &mut tables)?;
             }
             Content::Chunks(Box::new(tables.finish()?))
@@ -74,6 +77,9 @@ fn read_trailer(image: &Image<'_>) -> Result<Trailer> {
     let tail = tail.get_mut(..length).unwrap_or_default();
     read_padded(storage.as_ref(), start, tail)
         .map_err(|error| CoreError::io("cannot read the trailer", error).at(start))?;
+    // What the file does not have was filled up.
+    let length = usize::try_from(storage.len().saturating_sub(start)).unwrap_or(0);
+    let tail = tail.get(..length).unwrap_or_default();
     match Trailer::find(tail, storage.len()) {
         Some(found) => found.decode(),
         None => Err(no_trailer(image)?.into()),
@@ -85,7 +91,8 @@ fn no_trailer(image: &Image<'_>) -> Result<Error> {
     let mut head = [0; Trailer::LENGTH];
     read_padded(image.storage.as_ref(), 0, &mut head)
         .map_err(|error| CoreError::io("cannot read the start of the file", error).at(0))?;
-    Ok(match Head::of(&head) {
+    let length = usize::try_from(image.storage.len()).unwrap_or(head.len()).min(head.len());
+    Ok(match Head::of(head.get(..length).unwrap_or_default()) {
         None => Error::NoTrailer,
         Some(Head::Encrypted) => Error::Encrypted,
         Some(Head::Trailer) => Error::TrailerInFront,

@@ -1,10 +1,13 @@
 //! The block tables: checked once, at open, and indexed, so that a map can start anywhere.
 
-use instar_core::{ErrorKind, Fields, Image, Result};
+use std::sync::Arc;
+
+use instar_core::{Fields, Image, Result};
 
 use crate::blob::{BlobReader, Position};
 use crate::disk::{Chunk, Kind, TableHeader};
 use crate::error::Error;
+use crate::xml::XmlReader;
 
 /// Chunks that are in memory at a time (instar's own limit): 64 KiB of a table. A multiple of
 /// three, so that base64 can be read on from each window.
@@ -41,7 +44,7 @@ impl<'a> Tables<'a> {
     pub(crate) fn new(image: &'a Image<'a>, data_fork: u64) -> Self {
         Self {
             image,
-            reader: BlobReader::new(std::sync::Arc::clone(&image.storage), &image.context.limits),
+            reader: BlobReader::new(Arc::clone(&image.storage), &image.context.limits),
             data_fork,
             count: 0,
             buffer: Vec::new(),
@@ -50,23 +53,25 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// As [`BlobReader::find`].
-    pub(crate) fn find(&mut self, tag: &[u8], position: &Position) -> Result<Option<u64>> {
-        self.reader.find(tag, position)
+    /// The reader of property lists.
+    pub(crate) fn xml(&mut self) -> &mut XmlReader {
+        self.reader.xml()
     }
 
-    /// Reads the resource at `position`, if it is a block table, to its end.
+    /// Whether no table so far has a chunk.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// Reads the resource at `position`, if it is a block table, to its end. Others are known by
+    /// the magic, and left where they start.
     pub(crate) fn read(&mut self, position: &mut Position) -> Result<()> {
         const HEAD: usize = 6;
-        let start = position.at;
-        let is_table = match self.reader.read(position, HEAD, &mut self.buffer) {
-            Ok(()) => self.buffer.starts_with(TableHeader::MAGIC),
-            Err(error) if error.kind() == ErrorKind::Io => return Err(error),
-            // Other resources need not even be base64.
-            Err(_) => false,
-        };
-        if !is_table {
-            position.at = start;
+        let before = *position;
+        let start = before.at();
+        self.reader.read(position, HEAD, &mut self.buffer)?;
+        if !self.buffer.starts_with(TableHeader::MAGIC) {
+            *position = before;
             return Ok(());
         }
         let mut head = self.buffer.clone();
@@ -108,7 +113,7 @@ impl<'a> Tables<'a> {
         header: &TableHeader,
         previous: &mut u64,
     ) -> Result<Option<Window>> {
-        let at = position.at;
+        let at = position.at();
         let mut window: Option<Window> = None;
         for chunk in decode(bytes, header, at) {
             let chunk = chunk?;
@@ -158,14 +163,15 @@ impl<'a> Tables<'a> {
         self.windows.sort_by_key(|window| window.start);
         for (one, next) in self.windows.iter().zip(self.windows.iter().skip(1)) {
             if next.start < one.end {
-                let (start, end, at) = (next.start, one.end, next.position.at);
+                let (start, end, at) = (next.start, one.end, next.position.at());
                 return Err(Error::Order { start, end, at }.into());
             }
         }
         if self.windows.is_empty() {
             return Err(Error::NoChunks.into());
         }
-        let Self { reader, windows, buffer, .. } = self;
+        let Self { mut reader, windows, buffer, .. } = self;
+        reader.xml().stop_counting();
         Ok(WindowReader { reader, windows, buffer, chunks: Vec::new(), loaded: None })
     }
 }
@@ -208,7 +214,7 @@ impl WindowReader {
             self.chunks.clear();
             let mut position = window.position;
             self.reader.read(&mut position, WINDOW * Chunk::LENGTH, &mut self.buffer)?;
-            for chunk in decode(&self.buffer, &window.header, window.position.at) {
+            for chunk in decode(&self.buffer, &window.header, window.position.at()) {
                 self.chunks.push(chunk?);
             }
             self.loaded = Some(index);

@@ -49,12 +49,14 @@ pub(crate) enum Head {
 }
 
 impl Head {
-    /// What the file that starts with `head` is instead.
+    /// What the file that starts with `head` is instead. A trailer that the file ends in is not
+    /// one.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {
         if head.starts_with(b"encrcdsa") {
             return Some(Self::Encrypted);
         }
-        head.starts_with(USUAL).then_some(Self::Trailer)
+        let has_trailer = head.starts_with(USUAL) && head.len() >= Trailer::LENGTH;
+        has_trailer.then_some(Self::Trailer)
     }
 }
 
@@ -71,21 +73,19 @@ impl Trailer {
 
     const MAGIC: &[u8; 4] = b"koly";
 
-    /// Looks for the trailer in `tail`, which ends where a file of `length` bytes, rounded up to a
-    /// sector, does.
+    /// Looks for the trailer in `tail`, the last bytes of a file of `length` bytes.
     ///
     /// It belongs 512 bytes before the end of the file. If it is not there, the first magic in the
-    /// bytes that qemu looks through counts: a file may have been padded.
+    /// bytes that qemu looks through counts: a file may have been padded. All of the trailer must
+    /// be in the file; qemu takes zeros for what is missing of it.
     pub(crate) fn find(tail: &[u8], length: u64) -> Option<Found<'_>> {
-        let end = length.next_multiple_of(SECTOR);
-        let start = end.checked_sub(tail.len() as u64)?;
+        let start = length.checked_sub(tail.len() as u64)?;
         let is_at = |at: usize| tail.get(at..).is_some_and(|rest| rest.starts_with(Self::MAGIC));
-        let proper = length
-            .checked_sub(Self::LENGTH as u64)
-            .and_then(|at| usize::try_from(at.checked_sub(start)?).ok());
-        let first = tail.len().saturating_sub(Self::REACH);
-        let last = tail.len().checked_sub(Self::LENGTH)?;
-        let at = proper.into_iter().chain(first..=last).find(|at| is_at(*at))?;
+        let proper = tail.len().checked_sub(Self::LENGTH)?;
+        let padding = length.next_multiple_of(SECTOR).saturating_sub(length);
+        let reach = Self::REACH.saturating_sub(usize::try_from(padding).unwrap_or(0));
+        let first = tail.len().saturating_sub(reach);
+        let at = std::iter::once(proper).chain(first..=proper).find(|at| is_at(*at))?;
         let bytes = tail.get(at..)?.first_chunk::<{ Self::LENGTH }>()?;
         let at = start.saturating_add(at as u64);
         Some(Found(Fields::new("trailer", at, bytes)))
@@ -130,9 +130,9 @@ impl Trailer {
     }
 
     /// Whether what it names ends where it starts. If not, it may be in a file of the disk that
-    /// is mapped.
+    /// is mapped. A trailer with nothing in front of it is not in place either: its image is lost.
     pub(crate) fn is_in_place(&self) -> bool {
-        self.reached == self.at
+        self.reached == self.at && self.at > 0
     }
 }
 
@@ -151,8 +151,7 @@ mod tests {
             bytes[*at + 499] = u8::try_from(at % 251).unwrap();
         }
         bytes.truncate(length);
-        bytes.resize(length.next_multiple_of(512), 0);
-        let tail = bytes.len().saturating_sub(4096);
+        let tail = length.saturating_sub(4096);
         let trailer = Trailer::find(&bytes[tail..], length as u64)?;
         Some(trailer.decode().unwrap().size / 512)
     }
@@ -175,7 +174,12 @@ mod tests {
                 assert_eq!(found(length, &two), size(padded - 900), "{length}");
             }
         }
-        assert_eq!(found(400, &[0]), size(0));
-        assert_eq!(found(0, &[]), None);
+        // Not all of it is in the file.
+        for length in [0, 11, 400, 511] {
+            assert_eq!(found(length, &[0]), None, "{length}");
+        }
+        for (length, at) in [(5119, 4608), (5000, 4608), (1023, 512), (9999, 9488)] {
+            assert_eq!(found(length, &[at]), None, "{length}");
+        }
     }
 }

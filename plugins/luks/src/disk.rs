@@ -10,7 +10,8 @@ pub(crate) enum Magic {
 }
 
 impl Magic {
-    const BYTES: &[u8; 6] = b"LUKS\xba\xbe";
+    /// Without the version.
+    pub(crate) const BYTES: &[u8; 6] = b"LUKS\xba\xbe";
 
     /// The magic and version at the start of `head`, if they are there.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {

@@ -56,9 +56,9 @@ impl ImageFormat for Luks {
         // Never more: nothing in a volume says where it ends, so a container that has it as its
         // disk is as good an answer, and a better one if a checksum of its own agrees. The second
         // header of version 2 is none: it outlives what was put in the place of the volume.
-        match Magic::of(probe.head()) {
-            Some(_) => Confidence::Magic,
-            None => Confidence::No,
+        match probe.has_magic(0, Magic::BYTES) {
+            true => Confidence::Magic,
+            false => Confidence::No,
         }
     }
 

@@ -66,13 +66,10 @@ impl Header {
     /// What "in use" is while the image is open for writing.
     const IN_USE: u32 = 0x746f_6e59;
 
-    /// Whether a file that starts with `head` is of this format: a magic with version 2, without
-    /// which qemu takes it for raw.
-    pub(crate) fn is_at(head: &[u8; HEADER_BYTES]) -> bool {
-        let fields = Fields::new("header", 0, head);
-        fields.array(0).is_ok_and(|magic| Kind::of(magic).is_some())
-            && fields.le32(16).is_ok_and(|version| version == Self::VERSION)
-    }
+    /// How files of this format start: a magic with version 2, without which qemu takes them for
+    /// raw.
+    pub(crate) const STARTS: [&[u8]; 2] =
+        [b"WithoutFreeSpace\x02\0\0\0", b"WithouFreSpacExt\x02\0\0\0"];
 
     /// Decodes the header and checks what needs no look elsewhere.
     pub(crate) fn decode(fields: Fields<'_>) -> Result<Self> {

@@ -22,7 +22,7 @@ mod tests;
 
 use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
 
-use disk::{HEADER_BYTES, Header};
+use disk::Header;
 use source::ParallelsSource;
 
 /// The Parallels format.
@@ -52,13 +52,10 @@ impl ImageFormat for Parallels {
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
-        let Some(head) = probe.head().first_chunk::<HEADER_BYTES>() else {
-            return Confidence::No;
-        };
-        if !Header::is_at(head) {
+        if !Header::STARTS.iter().any(|start| probe.has_magic(0, start)) {
             return Confidence::No;
         }
-        match Header::decode(Fields::new("header", 0, head)) {
+        match Header::decode(Fields::new("header", 0, probe.head())) {
             Ok(header) if header.covers_disk() => Confidence::Verified,
             _ => Confidence::Magic,
         }

@@ -243,6 +243,9 @@ fn probing() {
         (other_version.bytes(), No),
         (EXTENDED.to_vec(), No),
         ([EXTENDED.as_slice(), &[2]].concat(), Magic),
+        // The last field of the header, zeros, is not made up.
+        (extended().bytes()[..64].to_vec(), Verified),
+        (extended().bytes()[..63].to_vec(), Magic),
     ] {
         let length = bytes.len();
         let answer = probe(&Parallels, &MemoryStorage::from_bytes(bytes));

@@ -169,6 +169,8 @@ fn probing() {
         (version(3), No),
         (b"QFI\xfb\0\0\0\x01".to_vec(), Magic),
         (b"QFI\xfb".to_vec(), No),
+        (mixed().bytes()[..48].to_vec(), Verified),
+        (mixed().bytes()[..47].to_vec(), Magic),
         (mixed().with(32, &[8]).bytes(), Magic),
     ] {
         let length = bytes.len();

@@ -18,6 +18,16 @@ pub(crate) const CLUSTER_BITS: RangeInclusive<u32> = 9..=21;
 const V2_HEADER: u32 = 72;
 /// Least length of a version 3 header, in bytes.
 const V3_HEADER: u32 = 104;
+/// Least length in bytes of a header of this version, if it is known.
+pub(crate) fn least_header(version: u32) -> Option<usize> {
+    let length = match version {
+        2 => V2_HEADER,
+        3 => V3_HEADER,
+        _ => return None,
+    };
+    usize::try_from(length).ok()
+}
+
 /// Byte offset of the compression type, if the header is long enough to have one.
 const COMPRESSION_TYPE_AT: u32 = 104;
 

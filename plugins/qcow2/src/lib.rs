@@ -50,15 +50,18 @@ impl ImageFormat for Qcow2 {
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         let header = Fields::new("header", 0, probe.head());
-        let (Ok(disk::MAGIC), Ok(version), Ok(bits)) =
-            (header.array(0), header.be32(disk::VERSION_AT), header.be32(disk::CLUSTER_BITS_AT))
+        let (Ok(disk::MAGIC), Ok(version)) = (header.array(0), header.be32(disk::VERSION_AT))
         else {
             return Confidence::No;
         };
-        match version {
+        let bits = header.be32(disk::CLUSTER_BITS_AT);
+        let has_sound_bits = bits.is_ok_and(|bits| disk::CLUSTER_BITS.contains(&bits));
+        match disk::least_header(version) {
             // The same magic with version 1 is qcow, another format; with 0 it is nothing.
-            0 | 1 => Confidence::No,
-            2 | 3 if disk::CLUSTER_BITS.contains(&bits) => Confidence::Verified,
+            _ if version < 2 => Confidence::No,
+            Some(length) if has_sound_bits && header.slice(0, length).is_ok() => {
+                Confidence::Verified
+            }
             _ => Confidence::Magic,
         }
     }

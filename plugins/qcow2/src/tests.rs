@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use instar_core::testkit::{
     self, Meter, check_format, check_holes, check_hostile, check_source, context, data, extents,
-    open, open_storage, open_with,
+    open, open_storage, open_with, probe,
 };
-use instar_core::{Context, Error, ErrorKind, MemoryStorage, Place, Result, Status};
+use instar_core::{Confidence, Context, Error, ErrorKind, MemoryStorage, Place, Result, Status};
 use pretty_assertions::assert_eq;
 
 use crate::Qcow2;
@@ -38,6 +38,40 @@ fn warned(bytes: Vec<u8>) -> (Vec<String>, Vec<(u64, Status)>) {
     let mut source = open_with(&Qcow2, MemoryStorage::from_bytes(bytes), &context).unwrap();
     let map = extents(source.as_mut()).unwrap();
     (heard.take(), map)
+}
+
+#[test]
+fn probing() {
+    use Confidence::{Magic, No, Verified};
+    let bytes = mixed().bytes();
+    let patched = |at: usize, byte: u8| {
+        let mut bytes = bytes.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let version_2 = patched(7, 2);
+    for (bytes, confidence) in [
+        (Vec::new(), No),
+        (vec![0; 5000], No),
+        (bytes.clone(), Verified),
+        (patched(0, b'q'), No),
+        (patched(7, 0), No),
+        (patched(7, 1), No),
+        (patched(7, 4), Magic),
+        (patched(23, 8), Magic),
+        (patched(23, 22), Magic),
+        // A header that the file ends in is not made up.
+        (bytes[..104].to_vec(), Verified),
+        (bytes[..103].to_vec(), Magic),
+        (version_2[..72].to_vec(), Verified),
+        (version_2[..71].to_vec(), Magic),
+        (bytes[..23].to_vec(), Magic),
+        (bytes[..8].to_vec(), Magic),
+        (bytes[..7].to_vec(), No),
+    ] {
+        let length = bytes.len();
+        assert_eq!(probe(&Qcow2, &MemoryStorage::from_bytes(bytes)), confidence, "{length} bytes");
+    }
 }
 
 #[test]

@@ -46,13 +46,13 @@ impl ImageFormat for Qed {
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         let header = Fields::new("header", 0, probe.head());
-        match header.array(0) {
-            Ok(disk::MAGIC) => match Header::parse(&header) {
-                Ok(_) => Confidence::Verified,
-                // Opening will say what is wrong.
-                Err(_) => Confidence::Magic,
-            },
-            _ => Confidence::No,
+        if !probe.has_magic(0, &disk::MAGIC) {
+            return Confidence::No;
+        }
+        match Header::parse(&header) {
+            Ok(_) => Confidence::Verified,
+            // Opening will say what is wrong.
+            Err(_) => Confidence::Magic,
         }
     }
 

@@ -227,6 +227,9 @@ fn probing() {
         (b"QED\0".to_vec(), Magic),
         (b"QED\x01".to_vec(), No),
         (b"QED".to_vec(), Magic),
+        (b"QE".to_vec(), No),
+        (small().bytes()[..64].to_vec(), Verified),
+        (small().bytes()[..55].to_vec(), Magic),
         (mixed().with(4, &[1]).bytes(), Magic),
         (mixed().features(8).bytes(), Magic),
     ] {

@@ -49,8 +49,7 @@ const SIGNATURES: [Signature; 14] = [
 
 /// Whether the file starts as one of another format.
 pub(crate) fn is_foreign(probe: &Probe<'_>) -> bool {
-    let starts = |s: &Signature| probe.head().get(s.at..).is_some_and(|b| b.starts_with(s.bytes));
-    SIGNATURES.iter().any(starts)
+    SIGNATURES.iter().any(|signature| probe.has_magic(signature.at, signature.bytes))
 }
 
 #[cfg(test)]

@@ -149,6 +149,8 @@ fn probing() {
         (fixed().bytes(), Confidence::Verified),
         (dynamic().bytes()[..0x44].to_vec(), Confidence::Magic),
         (dynamic().bytes()[..0x43].to_vec(), Confidence::No),
+        (dynamic().bytes()[..0x1c8].to_vec(), Confidence::Verified),
+        (dynamic().bytes()[..0x180].to_vec(), Confidence::Magic),
         (other, Confidence::No),
         (unknown_version, Confidence::Magic),
     ] {

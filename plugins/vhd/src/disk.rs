@@ -108,9 +108,22 @@ impl Footer {
         }
     }
 
-    /// Whether a sector starts as a footer does.
-    pub(crate) fn is_at(sector: &[u8; FOOTER_BYTES]) -> bool {
-        sector.starts_with(Self::COOKIE)
+    /// Whether `bytes` start as a footer does.
+    pub(crate) fn is_at(bytes: &[u8]) -> bool {
+        bytes.starts_with(Self::COOKIE)
+    }
+
+    /// The footer in the last sector of a file, which has 512 bytes of it, or 511: writers before
+    /// Virtual PC 2004 left out the last byte, a zero (specification, "Hard Disk Footer Format").
+    /// A footer that is cut off anywhere else is not one.
+    pub(crate) fn in_last_sector(sector: &[u8]) -> Option<[u8; FOOTER_BYTES]> {
+        let mut footer = [0; FOOTER_BYTES];
+        let least = FOOTER_BYTES - 1;
+        if !Self::is_at(sector) || sector.len() < least {
+            return None;
+        }
+        footer.get_mut(..sector.len())?.copy_from_slice(sector);
+        Some(footer)
     }
 
     /// Decodes a footer whose cookie is known to be there, and verifies its checksum.

@@ -27,7 +27,7 @@ mod tests;
 
 use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result, SECTOR};
 
-use disk::{DiskType, Footer};
+use disk::{DiskType, FOOTER_BYTES, Footer};
 use source::VhdSource;
 
 /// The VHD format.
@@ -69,16 +69,17 @@ impl ImageFormat for Vhd {
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
-        let footer = |bytes| Footer::decode(Fields::new("footer", 0, bytes));
+        let footer = |bytes: &[u8]| Footer::decode(Fields::new("footer", 0, bytes));
         let last = probe.len().next_multiple_of(SECTOR).saturating_sub(SECTOR);
         let is_behind_disk = |footer: &Footer| size::ends_at(footer, last);
-        if let Some(first) = probe.head().first_chunk().filter(|bytes| Footer::is_at(bytes)) {
-            return match footer(first) {
-                Ok(_) => Confidence::Verified,
-                Err(_) => Confidence::Magic,
+        let head = probe.head();
+        if Footer::is_at(head) {
+            return match head.first_chunk::<FOOTER_BYTES>().map(|bytes| footer(bytes)) {
+                Some(Ok(_)) => Confidence::Verified,
+                _ => Confidence::Magic,
             };
         }
-        match probe.last_sector().filter(|bytes| Footer::is_at(bytes)).map(|bytes| footer(bytes)) {
+        match Footer::in_last_sector(probe.last_sector()).map(|bytes| footer(&bytes)) {
             None => Confidence::No,
             // One that is about a disk of another size may be the guest's, in a raw disk.
             Some(Ok(footer)) if footer.disk_type == DiskType::Fixed => {

@@ -39,7 +39,8 @@ impl std::fmt::Display for Confidence {
     }
 }
 
-/// What a format may look at to answer [`ImageFormat::probe`].
+/// What a format may look at to answer [`ImageFormat::probe`]: bytes of the file, and nothing else.
+/// A structure that the file ends in is not completed by zeros.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe<'a> {
     head: &'a [u8],
@@ -48,25 +49,47 @@ pub struct Probe<'a> {
 }
 
 impl<'a> Probe<'a> {
-    /// A probe of a file of `length` bytes. `head` starts at byte 0, `tail` ends at the file's
-    /// end; both are padded with zeros to whole sectors.
+    /// A probe of a file of `length` bytes. `head` starts at byte 0. `tail` ends at `length`
+    /// rounded up to a sector. Bytes past `length` are left out.
     pub fn new(head: &'a [u8], tail: &'a [u8], length: u64) -> Self {
-        Self { head, tail, length }
+        let in_file = usize::try_from(length).map_or(head.len(), |length| length.min(head.len()));
+        let padding = usize::try_from(length.next_multiple_of(SECTOR) - length).unwrap_or(0);
+        Self {
+            head: head.get(..in_file).unwrap_or_default(),
+            tail: tail.get(..tail.len().saturating_sub(padding)).unwrap_or_default(),
+            length,
+        }
     }
 
-    /// The file's first bytes: 128 KiB, or the whole file rounded up to a sector.
+    /// The file's first bytes: 128 KiB, or the whole file.
     pub fn head(&self) -> &'a [u8] {
         self.head
     }
 
-    /// The file's last bytes: 4 KiB, or the whole file, up to its length rounded up to a sector.
+    /// The file's last bytes, from at least 3.5 KiB before its end on, or the whole file.
     pub fn tail(&self) -> &'a [u8] {
         self.tail
     }
 
-    /// The 512 bytes that end at the file's length rounded up to a sector.
-    pub fn last_sector(&self) -> Option<&'a [u8; 512]> {
-        self.tail.last_chunk()
+    /// The file's last sector, of which the file may have only a part: 1 to 512 bytes, none of an
+    /// empty file.
+    pub fn last_sector(&self) -> &'a [u8] {
+        let length = match usize::try_from(self.length % SECTOR) {
+            Ok(part) if part > 0 => part,
+            _ => 512,
+        };
+        let start = self.tail.len().saturating_sub(length);
+        self.tail.get(start..).unwrap_or_default()
+    }
+
+    /// Whether `magic` is at byte `at`, at most 128 KiB. Zeros at the end of the magic may be past
+    /// the end of the file, as in qemu, so that a file cut off there is still recognised.
+    pub fn has_magic(&self, at: usize, magic: &[u8]) -> bool {
+        let found = self.head.get(at..).unwrap_or_default();
+        let (present, missing) = magic.split_at(found.len().min(magic.len()));
+        found.starts_with(present)
+            && (missing.is_empty() || self.head.len() as u64 == self.length)
+            && missing.iter().all(|byte| *byte == 0)
     }
 
     /// The file's length in bytes.
@@ -146,4 +169,58 @@ pub fn detect(registry: &Registry, storage: &dyn Storage) -> Result<Detection> {
     let answers =
         registry.entries().iter().map(|entry| (*entry, entry.format.probe(&probe))).collect();
     Ok(Detection { answers })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    #[test]
+    fn zeros_at_the_end_of_a_magic_may_be_missing() {
+        let has = |file: &[u8], at, magic: &[u8]| {
+            Probe::new(file, file, file.len() as u64).has_magic(at, magic)
+        };
+        for file in [b"QED\0\0x".as_slice(), b"QED\0\0", b"QED\0", b"QED"] {
+            assert!(has(file, 0, b"QED\0\0"), "{file:?}");
+            assert!(has(&[b"xx", file].concat(), 2, b"QED\0\0"), "{file:?}");
+            assert!(!has(file, 0, b"QED\0\x01"), "{file:?}");
+            assert!(!has(file, 1, b"QED\0\0"), "{file:?}");
+        }
+        for file in [b"QE".as_slice(), b"", b"QED\0x", b"QEDx"] {
+            assert!(!has(file, 0, b"QED\0\0"), "{file:?}");
+        }
+        // The head is not all of this file.
+        assert!(!Probe::new(b"QED", b"", 4).has_magic(0, b"QED\0"));
+    }
+
+    #[test]
+    fn a_probe_shows_bytes_of_the_file_and_no_padding() {
+        const KIB: usize = 1024;
+        for (length, head, tail, last) in [
+            (0, 0, 0, 0),
+            (1, 1, 1, 1),
+            (511, 511, 511, 511),
+            (512, 512, 512, 512),
+            (513, 513, 513, 1),
+            (4 * KIB, 4 * KIB, 4 * KIB, 512),
+            (4 * KIB + 1, 4 * KIB + 1, 3585, 1),
+            (128 * KIB - 1, 128 * KIB - 1, 4095, 511),
+            (128 * KIB + 10, 128 * KIB, 3594, 10),
+            (200 * KIB, 128 * KIB, 4 * KIB, 512),
+        ] {
+            let file: Vec<u8> = (0..length).map(|at| (at % 251 + 1).to_le_bytes()[0]).collect();
+            let padded = file.len().next_multiple_of(512);
+            let mut bytes = file.clone();
+            bytes.resize(padded, 0);
+            let probe = Probe::new(
+                &bytes[..padded.min(128 * KIB)],
+                &bytes[padded.saturating_sub(4 * KIB)..],
+                file.len() as u64,
+            );
+            assert_eq!(probe.head(), &file[..head], "{length}");
+            assert_eq!(probe.tail(), &file[length - tail..], "{length}");
+            assert_eq!(probe.last_sector(), &file[length - last..], "{length}");
+        }
+    }
 }

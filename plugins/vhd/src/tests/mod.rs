@@ -319,6 +319,13 @@ fn probing() {
         (tail(5, 0), Hint),
         (tail(2, 1), Hint),
         ([tail(2, 0), vec![0]].concat(), No),
+        // Old writers left out the last byte; more than that is not made up.
+        (tail(2, 0)[..4096 + 511].to_vec(), Verified),
+        (tail(2, 0)[..4096 + 510].to_vec(), No),
+        (tail(2, 0)[..4096 + 90].to_vec(), No),
+        (tail(2, 1)[..4096 + 511].to_vec(), Hint),
+        (dynamic().bytes()[..511].to_vec(), Magic),
+        (dynamic().bytes()[..90].to_vec(), Magic),
     ] {
         let length = bytes.len();
         assert_eq!(probe(&Vhd, &MemoryStorage::from_bytes(bytes)), confidence, "{length} bytes");

@@ -1,8 +1,12 @@
 //! The plugin as a whole: what opens, what does not, and what is mapped.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use instar_core::testkit::{self, check_format, check_source, data, extents, open, probe};
 use instar_core::{Confidence, ErrorKind, MemoryStorage, Place, Status};
 use pretty_assertions::assert_eq;
+
+mod list;
 
 use crate::Dmg;
 use crate::samples::{self, Disk, END, IGNORE, Kept, RAW, Table, ZERO, ZLIB, long, mixed, put};
@@ -136,13 +140,14 @@ fn tables_of_many_windows() {
 
 #[test]
 fn laws_hold_for_every_sample() {
-    assert_eq!(check_format(&Dmg, &samples::all()).samples, 5);
+    assert_eq!(check_format(&Dmg, &samples::all()).samples, 7);
 }
 
 /// Base64 digits changed for others: the laws mostly make what is no base64 at all.
 #[test]
 fn damaged_tables_are_a_map_or_an_error() {
-    for disk in [mixed(), Disk { kept: Kept::Fork, ..mixed() }] {
+    for kept in [Kept::List, Kept::OtherList, Kept::Fork] {
+        let disk = Disk { kept, ..mixed() };
         let bytes = disk.bytes();
         let mut random = testkit::Random::new(3);
         let mut mapped = 0;
@@ -165,25 +170,41 @@ fn damaged_tables_are_a_map_or_an_error() {
 #[test]
 fn other_resources_are_skipped() {
     let chunks = [(RAW, 0, 1, 0, 512)];
+    // A table that would overlap the other one, if it were read.
+    let other = STANDARD.encode(Table::new(0, &chunks).bytes());
+    let tables = format!("<array><dict><key>Data</key><data>{other}</data></dict></array>");
     for prologue in [
         "",
         "<data></data>",
         "<data>no base64 at all!</data><data>bWl</data>",
-        "<data>AAAA bWlzaA==</data>",
-        "<string>bWlzaAAAAAE=</string>",
-        &"<key>".repeat(30_000),
-        &"<key><data ".repeat(20_000),
+        &format!("<key>x</key><data>{other}</data>"),
+        &format!("<key>Data</key><data>{other}</data>"),
+        // In other places.
+        &tables,
+        &format!("<key>Blkx</key>{tables}"),
+        &format!("<key>blkx</key><key/>{tables}"),
+        &format!("<key>blkx</key><true/>{tables}"),
+        &format!("<key>resource-fork </key><dict><key>blkx</key>{tables}</dict>"),
+        &format!("<key>x</key><dict><key>blkx</key>{tables}</dict>"),
+        &format!("<key>x</key><dict><key>blkx</key></dict>{tables}"),
+        &format!("<key>blkx</key><array>{tables}<data>{other}</data></array>"),
+        &format!("<key>blkx</key><array><dict><key>data</key><data>{other}</data></dict></array>"),
+        &format!("<key>blkx</key><array><dict><key>Data</key><a>{other}</a></dict></array>"),
+        // Other resources there.
+        "<key>blkx</key><array><dict><key>Data</key><data>AAAAAAAA</data></dict></array>",
+        "<key>blkx</key><array><dict><key>Data</key><data/></dict></array>",
     ] {
         let disk =
             Disk { prologue: prologue.to_owned(), ..Disk::new(1, &[Table::new(0, &chunks)]) };
-        assert_eq!(map(&disk), [(S, data(0))], "{prologue:.50}");
+        assert_eq!(map(&disk), [(S, data(0))], "{prologue:.80}");
     }
-    // The tag on the border of what is looked at together, and around it.
-    for length in 65460..65480 {
-        let prologue = "x".repeat(length);
-        let disk =
-            Disk { data: 0, prologue, ..Disk::new(1, &[Table::new(0, &[(ZERO, 0, 1, 0, 0)])]) };
-        assert_eq!(map(&disk), [(S, Status::Zero)], "{length}");
+    // Some lists have no dictionary of resources.
+    for prologue in [
+        format!("<key>blkx</key>{tables}"),
+        format!("<key>resource-fork</key><dict><key>blkx</key>{tables}</dict>"),
+    ] {
+        let disk = Disk { prologue, ..Disk::new(1, &[]) };
+        assert_eq!(map(&disk), [(S, data(0))]);
     }
 }
 
@@ -192,19 +213,17 @@ fn white_space_and_padding_of_base64() {
     let table = Table::new(0, &[(RAW, 0, 1, 0, 512), (END, 1, 0, 0, 0)]);
     let bytes = Disk::new(1, &[table]).bytes();
     let at = bytes.windows(5).position(|part| part == b"bWlza").unwrap();
-    // White space makes the list longer than the trailer says: take away as much behind it.
+    // White space makes the list longer than the trailer says: the element is what counts.
     let mut spaced = bytes[..at].to_vec();
     spaced.extend(b"b W\r\n\tl \x0c z");
-    spaced.extend(&bytes[at + 4..bytes.len() - 512 - 7]);
-    spaced.extend(&bytes[bytes.len() - 512..]);
+    spaced.extend(&bytes[at + 4..]);
+    let trailer = spaced.len() - 512;
+    let length = u64::from_be_bytes(*spaced[trailer + 224..].first_chunk().unwrap());
+    put(&mut spaced, trailer + 224, &(length + 7).to_be_bytes());
     assert_eq!(map_bytes(spaced), [(S, data(0))]);
-    for wrong in [b"bWlz=", b"bWlz&", b"bWlz\0"] {
-        let mut bytes = bytes.clone();
-        // In the second quad there is still some of the magic: a resource of another kind.
-        put(&mut bytes, at, wrong);
-        assert_eq!(refusal(bytes).1, "dmg: no block table has a chunk");
-    }
-    for (wrong, behind) in [(b'=', 100), (b'=', 281), (b'&', 9), (b'*', 300)] {
+    for (wrong, behind) in
+        [(b'=', 4), (b'!', 4), (0, 4), (b'=', 100), (b'=', 281), (b'!', 9), (b'*', 300)]
+    {
         let mut bytes = bytes.clone();
         put(&mut bytes, at + behind, &[wrong]);
         let (kind, text) = refusal(bytes);
@@ -274,8 +293,6 @@ fn each_refusal_of_a_trailer_names_field_and_value() {
     ] {
         assert_eq!(refusal(bytes), (kind, format!("dmg: {text}")));
     }
-    // All zeros behind the magic: a disk of no bytes.
-    assert_eq!(map_bytes(b"koly".to_vec()), []);
 }
 
 #[test]
@@ -305,12 +322,6 @@ fn each_refusal_of_resources_names_field_and_value() {
     ] {
         assert_eq!(refusal(bytes), (ErrorKind::Corrupt, format!("dmg: {text}")));
     }
-    let mut unended = mixed().bytes();
-    let at = unended.windows(7).rposition(|part| part == b"</data>").unwrap();
-    put(&mut unended, at, b"<-data>");
-    let (kind, text) = refusal(unended);
-    assert_eq!(kind, ErrorKind::Corrupt);
-    assert!(text.starts_with("dmg: a <data> element has no end (at file offset "), "{text}");
     let many = vec![Table::new(0, &[]); 4097];
     assert_eq!(
         refusal(Disk { kept: Kept::Fork, ..Disk::new(1, &many) }.bytes()),
@@ -335,45 +346,45 @@ fn each_refusal_of_a_table_names_field_and_value() {
         (Disk::new(100, &[Table::new(0, &[(END, 0, 0, 0, 0)])]), "no block table has a chunk"),
         (
             with(|table| table.stated = Some(2)),
-            "block table should have 2 chunks, but ends after 1 (at file offset 0x10054)",
+            "block table should have 2 chunks, but ends after 1 (at file offset 0x1007e)",
         ),
         (
             Disk { front: 1, ..with(|table| table.data_offset = u64::MAX) },
             "data offset of a block table is 0xffffffffffffffff, behind all addresses (at file \
-             offset 0x10055)",
+             offset 0x1007f)",
         ),
         (
             one((ZERO, u64::MAX - 7, 1, 0, 0)),
             "chunk of 1 sectors from sector 18446744073709551608 of the block table at sector 7 \
-             ends behind all addresses (at file offset 0x10170)",
+             ends behind all addresses (at file offset 0x1019a)",
         ),
         (
             one((ZERO, 0, 1 << 55, 0, 0)),
             "chunk of 36028797018963968 sectors from sector 0 of the block table at sector 7 ends \
-             behind all addresses (at file offset 0x10170)",
+             behind all addresses (at file offset 0x1019a)",
         ),
         (
             one((ZLIB, 0, 1, u64::MAX, 1)),
             "chunk of 1 bytes at 0x0 + 0xffffffffffffffff ends behind all addresses (at file \
-             offset 0x10170)",
+             offset 0x1019a)",
         ),
         (
             one((RAW, 0, 8, 0, 3584)),
-            "plain chunk at sector 7 has 3584 bytes for 8 sectors (at file offset 0x10170)",
+            "plain chunk at sector 7 has 3584 bytes for 8 sectors (at file offset 0x1019a)",
         ),
         (
             one((RAW, 0, 8, 0, 4097)),
-            "plain chunk at sector 7 has 4097 bytes for 8 sectors (at file offset 0x10170)",
+            "plain chunk at sector 7 has 4097 bytes for 8 sectors (at file offset 0x1019a)",
         ),
         (
             two((ZERO, 0, 2, 0, 0), (ZERO, 1, 2, 0, 0)),
             "chunk at byte 0x1000 of the disk comes before the end, 0x1200, of another one: chunks \
-             overlap or are out of order (at file offset 0x10170)",
+             overlap or are out of order (at file offset 0x1019a)",
         ),
         (
             two((ZERO, 4, 1, 0, 0), (ZERO, 1, 1, 0, 0)),
             "chunk at byte 0x1000 of the disk comes before the end, 0x1800, of another one: chunks \
-             overlap or are out of order (at file offset 0x10170)",
+             overlap or are out of order (at file offset 0x1019a)",
         ),
     ] {
         assert_eq!(refusal(disk.bytes()), (ErrorKind::Corrupt, format!("dmg: {text}")));
@@ -404,7 +415,7 @@ fn what_is_odd_is_warned_about() {
         warnings(far.bytes()),
         [
             "the chunk at byte 0x0 of the disk is stored up to 0x111d4, behind the end of the file of \
-          66515 bytes"
+          66564 bytes"
         ]
     );
 }
@@ -423,6 +434,33 @@ fn a_padded_file_has_its_trailer_elsewhere() {
             assert_eq!(map_bytes(bytes), map(&mixed()));
         }
     }
+}
+
+#[test]
+fn a_trailer_that_the_file_ends_in_is_not_made_up() {
+    let whole = mixed().bytes();
+    let lone = [b"koly\0\0\0\x04\0\0\x02\0".as_slice(), &[0; 500]].concat();
+    let missing = "dmg: no trailer: 'koly' is not in the last two sectors of the file".to_owned();
+    for cut in (1..=512).rev() {
+        // What is left reads as the trailer, filled up with zeros.
+        for bytes in [&whole, &lone] {
+            let bytes = bytes[..bytes.len() - cut].to_vec();
+            let answer = probe(&Dmg, &MemoryStorage::from_bytes(bytes.clone()));
+            assert_eq!(answer, Confidence::No, "{cut}");
+            assert_eq!(refusal(bytes), (ErrorKind::WrongFormat, missing.clone()), "{cut}");
+        }
+    }
+    // A trailer alone: of an image whose start is lost.
+    assert_eq!(probe(&Dmg, &MemoryStorage::from_bytes(lone.clone())), Confidence::Fallback);
+    assert_eq!(
+        refusal(lone),
+        (
+            ErrorKind::Corrupt,
+            "dmg: neither resource fork nor property list, and the data fork of 0 bytes is not the \
+             disk of 0 bytes in front of the trailer"
+                .to_owned()
+        )
+    );
 }
 
 #[test]
