@@ -1,18 +1,37 @@
-//! The command line: clap's types, and nothing that does anything.
+//! The command line: clap's types, and what is wrong with arguments.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::image::READ_UNITS;
+use crate::message::Message;
 use crate::size::parse_size;
 use crate::version::VersionChoice;
 
-/// Where the bytes of a disk image are.
+/// Width to which help is wrapped, or less on a narrower terminal.
+const WIDTH: usize = 80;
+
+/// Maps disk images: where the bytes of a virtual disk are in its image file
 #[derive(Debug, Parser)]
-#[command(name = "instar", version, args_override_self = true, infer_long_args = true)]
+#[command(
+    name = "instar",
+    version,
+    args_override_self = true,
+    infer_long_args = true,
+    max_term_width = WIDTH,
+    after_help = "'instar COMMAND -h' lists the options of a command.",
+    after_long_help = "\
+Examples:
+  instar map disk.qcow2
+  instar detect disk.qcow2
+  instar formats
+
+'instar COMMAND --help' explains a command, with examples."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -20,14 +39,64 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print which ranges of the disk hold data, read as zero or are absent, and where
-    #[command(infer_long_args = true, args_override_self = true)]
+    /// Print which ranges of a disk hold data, and where
+    ///
+    /// Prints which ranges of the disk in FILE hold data, and where that data is: the same bytes
+    /// as 'qemu-img map'. With --output=json also the ranges that read as zeros or are not in the
+    /// image.
+    #[command(
+        infer_long_args = true,
+        args_override_self = true,
+        max_term_width = WIDTH,
+        after_help = "'instar map --help' has all options, and examples.",
+        after_long_help = "\
+Examples:
+  instar map disk.qcow2
+          The ranges that hold data, as a table.
+  instar map --output=json disk.qcow2
+          All ranges, also of compressed and encrypted images.
+  instar map --external=follow overlay.qcow2
+          The disk with what is in the backing file.
+  instar map --external=ignore overlay.qcow2
+          Only what is in this file.
+  instar map -s 1MiB -l 64k --format=raw disk.raw
+          64 KiB of a raw disk, from 1 MiB on.
+
+Exit status: 0 for success, 1 for any failure."
+    )]
     Map(Box<MapOptions>),
-    /// Say in which format files are, and what each format answered
-    #[command(infer_long_args = true, args_override_self = true)]
+    /// Say in which format files are
+    ///
+    /// Says in which format each FILE is, and what every format answered. Only the first 128 KiB
+    /// and the last 4 KiB of a file are read.
+    #[command(
+        infer_long_args = true,
+        args_override_self = true,
+        max_term_width = WIDTH,
+        after_help = "'instar detect --help' has examples.",
+        after_long_help = "\
+Examples:
+  instar detect disk.qcow2 disk.raw
+          Which format won, and the answers of all.
+  instar detect --output=json disk.qcow2
+          The same for programs.
+
+Exit status: 0 if each FILE is in a format, 1 if one is not, or only raw takes it."
+    )]
     Detect(DetectOptions),
     /// List the formats that are compiled in
-    #[command(infer_long_args = true, args_override_self = true)]
+    #[command(
+        infer_long_args = true,
+        args_override_self = true,
+        max_term_width = WIDTH,
+        after_help = "'instar formats --help' has examples.",
+        after_long_help = "\
+Examples:
+  instar formats
+          Names, aliases, usual file names, and what is covered.
+  instar formats --output=json
+          The same for programs, with the package of each format."
+    )]
     Formats(FormatsOptions),
 }
 
@@ -46,11 +115,11 @@ pub(crate) struct DetectOptions {
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
 
-    /// What to print
+    /// What to print: human or json
     #[arg(
         long,
         value_enum,
-        value_name = "human|json",
+        value_name = "KIND",
         default_value = "human",
         hide_possible_values = true
     )]
@@ -59,11 +128,11 @@ pub(crate) struct DetectOptions {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct FormatsOptions {
-    /// What to print
+    /// What to print: human or json
     #[arg(
         long,
         value_enum,
-        value_name = "human|json",
+        value_name = "KIND",
         default_value = "human",
         hide_possible_values = true
     )]
@@ -82,11 +151,11 @@ pub(crate) enum Output {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum External {
-    /// Such an image is an error
+    /// Such an image is an error; nothing else is opened
     Refuse,
-    /// Map this file alone; nothing else is opened
+    /// Map FILE alone; nothing else is opened
     Ignore,
-    /// Open them, below the directory of the file that names them or an allowed one
+    /// Open regular files below the directory of the file that names them, or below an allowed one
     Follow,
 }
 
@@ -94,7 +163,7 @@ pub(crate) enum External {
 pub(crate) enum Sandbox {
     /// As far as the system can
     Auto,
-    /// Or it is an error
+    /// Completely, or else it is an error
     Require,
     /// Not at all
     Off,
@@ -102,78 +171,110 @@ pub(crate) enum Sandbox {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct MapOptions {
-    /// The image, a regular file or a block device
+    /// The image: a regular file or a block device
+    ///
+    /// 'file:' in front of the name is dropped. Protocols, such as nbd: and http:, and json:
+    /// descriptions are not supported.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 
-    /// Format of the image: auto, or a name that `instar formats` lists
+    /// auto, or one of 'instar formats'
+    ///
+    /// Format of FILE: auto, or a name or alias from 'instar formats'.
     #[arg(short, long, value_name = "FMT", default_value = "auto")]
     pub(crate) format: String,
 
-    /// What to print
     #[arg(
         long,
         value_enum,
-        value_name = "human|json|jsonl",
+        value_name = "KIND",
         default_value = "human",
-        hide_possible_values = true
+        hide_possible_values = true,
+        help = "human, json or jsonl",
+        long_help = "\
+What to print:
+  human  a table of the ranges that hold data
+  json   all ranges, as a JSON array
+  jsonl  a line about the image and its files, then a line per range"
     )]
     pub(crate) output: Output,
 
     // qemu-img takes any prefix of its options: those that other options of ours share are here.
-    /// First byte of the disk to map (512, 0x200, 64k, 1.5M, 2G ...)
+    /// First byte of the disk to map
+    ///
+    /// N is a number of bytes: 512, 0x200, 64k, 1.5M, 2GiB. Suffixes are powers of 1024.
     #[arg(short, long, aliases = ["s", "st"], value_name = "N", default_value = "0", value_parser = parse_size, allow_hyphen_values = true)]
     pub(crate) start_offset: u64,
 
-    /// Map at most this many bytes [default: to the end]
+    /// Map at most N bytes [default: to the end]
     #[arg(short = 'l', long, aliases = ["m", "ma", "max", "max-"], value_name = "N", value_parser = parse_size, allow_hyphen_values = true)]
     pub(crate) max_length: Option<u64>,
 
-    /// What to do about other files that the image names (backing file, data file, extent,
-    /// parent): refuse the image, ignore them and map this file alone, or follow the names to
-    /// files below the directory of the file that names them
     #[arg(
         long,
         value_enum,
-        value_name = "refuse|ignore|follow",
+        value_name = "POLICY",
         default_value = "refuse",
-        hide_possible_values = true
+        hide_possible_values = true,
+        help = "Other files: refuse, ignore, follow",
+        long_help = "\
+What to do about other files that FILE names, such as a backing file:
+  refuse  such an image is an error
+  ignore  FILE is mapped alone
+  follow  they are mapped too; --allow-under says where they may be
+With refuse and ignore, nothing but FILE is opened."
     )]
     pub(crate) external: External,
 
-    /// With --external=follow: files may also be opened below DIR (repeatable)
+    /// With follow: files may also be below DIR
+    ///
+    /// With --external=follow, a file must be below the directory of the file that names it, or
+    /// below a DIR. May be given several times.
     #[arg(long, value_name = "DIR", action = clap::ArgAction::Append)]
     pub(crate) allow_under: Vec<PathBuf>,
 
-    /// Follow at most so many backing files [default: 200]
-    #[arg(long, value_name = "N")]
+    /// With follow: at most N backing files [default: 200]
+    #[arg(long, value_name = "N", value_parser = parse_depth)]
     pub(crate) max_depth: Option<usize>,
 
-    /// Whose output to print: X.Y[.Z], or host to ask the installed qemu-img [default: newest]
-    #[arg(long, value_name = "VERSION")]
+    #[arg(
+        long,
+        value_name = "V",
+        help = "Print as qemu X.Y, or as the host's [default: newest]",
+        long_help = "\
+Version of qemu-img whose output is printed: X.Y, X.Y.Z, or host to ask the installed one.
+
+[default: newest]"
+    )]
     pub(crate) qemu_version: Option<VersionChoice>,
 
-    /// Alignment and granularity of every read from the image, in bytes: a power of two from
-    /// 512 to 2M
-    #[arg(long, value_name = "N", default_value = "4096", value_parser = parse_read_unit)]
+    /// Alignment and granularity of reads, in bytes
+    ///
+    /// A power of two from 512 to 2M. It does not change the output.
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = parse_read_unit, hide_short_help = true)]
     pub(crate) sector_size: u64,
 
-    /// End with an error after so many ranges
-    #[arg(long, value_name = "N")]
+    /// End with an error after N ranges
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) max_extents: Option<u64>,
 
     /// Treat warnings as errors
     #[arg(long)]
     pub(crate) strict: bool,
 
-    /// Confine the process once FILE is open: as far as the system can (auto), or else fail
-    /// (require), or not at all (off)
     #[arg(
         long,
         value_enum,
-        value_name = "auto|require|off",
+        value_name = "MODE",
         default_value = "auto",
-        hide_possible_values = true
+        hide_possible_values = true,
+        hide_short_help = true,
+        help = "Confine the process: auto, require or off",
+        long_help = "\
+Whether the process is confined once FILE is open, before it is read:
+  auto     as far as the system can
+  require  completely, or else it is an error
+  off      not at all"
     )]
     pub(crate) sandbox: Sandbox,
 
@@ -182,7 +283,7 @@ pub(crate) struct MapOptions {
     pub(crate) verbose: bool,
 
     /// Accepted for compatibility; instar takes no lock
-    #[arg(short = 'U', long)]
+    #[arg(short = 'U', long, hide_short_help = true)]
     pub(crate) force_share: bool,
 
     /// Not supported
@@ -203,61 +304,102 @@ fn parse_read_unit(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A whole number, for people who get no other words for it than those of Rust.
+fn parse_count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
+fn parse_depth(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", usize::MAX))
+}
+
 /// What the arguments amount to.
 pub(crate) enum Parsed {
     Command(Command),
     /// Text for standard output: help or version.
     Help(String),
-    /// One line for standard error.
-    Wrong(String),
+    /// Help for standard error, as there is nothing to do.
+    NoCommand(String),
+    /// What is wrong with the arguments.
+    Wrong(Message),
 }
 
 /// Reads the arguments, the program's name first.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let command = arguments.get(1).and_then(|first| first.to_str()).unwrap_or_default();
     match Cli::try_parse_from(&arguments) {
-        Ok(Cli { command: Command::Map(options) }) if options.image_opts => {
-            drop(options);
-            Parsed::Wrong(
-                "--image-opts is not supported: give the image's file name, and its format with \
-                 --format"
-                    .into(),
-            )
-        }
-        Ok(Cli { command: Command::Map(options) }) if options.object.is_some() => Parsed::Wrong(
-            "--object is not supported: an encrypted image is mapped without its secret".into(),
-        ),
-        Ok(Cli { command: Command::Map(options) })
-            if !options.allow_under.is_empty() && options.external != External::Follow =>
-        {
-            Parsed::Wrong("--allow-under goes with --external=follow".into())
-        }
+        Ok(Cli { command: Command::Map(options) }) => match unusable(&options) {
+            Some(message) => Parsed::Wrong(message),
+            None => Parsed::Command(Command::Map(options)),
+        },
         Ok(Cli { command }) => Parsed::Command(command),
         Err(error) => match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Help(error.to_string()),
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Parsed::Wrong(
-                "a command is missing: map, detect or formats; see 'instar --help'".into(),
-            ),
-            _ => Parsed::Wrong(one_line(&error.to_string(), command)),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Help(page(&error)),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Parsed::NoCommand(page(&error)),
+            _ => Parsed::Wrong(message(&error, arguments.get(1).map(OsString::as_os_str))),
         },
     }
 }
 
-/// The statement of a clap error without its usage and tips.
-fn one_line(text: &str, command: &str) -> String {
-    let statement: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .skip_while(|line| line.is_empty())
-        .take_while(|line| !line.is_empty() && !line.starts_with("Usage:"))
-        .collect();
-    let joined = statement.join(" ");
-    let message = joined.strip_prefix("error: ").unwrap_or(&joined);
-    let help = match command {
-        "detect" | "formats" => command,
-        // Who knows qemu-img mostly means this one.
-        _ => "map",
-    };
-    format!("{message}; see 'instar {help} --help'")
+/// Help, without spaces at the ends of lines, and with one line end at its end.
+fn page(help: &clap::Error) -> String {
+    let text = help.to_string();
+    text.trim_end().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// What is wrong with options that are right one by one.
+fn unusable(options: &MapOptions) -> Option<Message> {
+    if options.image_opts {
+        let tip = "give the image's file name, and its format with --format";
+        return Some(Message::new("--image-opts is not supported").with_tip(tip));
+    }
+    if options.object.is_some() {
+        let tip = "an encrypted image is mapped without its secret";
+        return Some(Message::new("--object is not supported").with_tip(tip));
+    }
+    if !options.allow_under.is_empty() && options.external != External::Follow {
+        return Some(Message::new("--allow-under goes with --external=follow"));
+    }
+    None
+}
+
+/// The statement of a clap error and its tips, without its usage.
+fn message(error: &clap::Error, first: Option<&OsStr>) -> Message {
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).skip_while(|line| line.is_empty());
+    let statement: Vec<&str> =
+        lines.by_ref().take_while(|line| !line.is_empty() && !line.starts_with("Usage:")).collect();
+    let statement = statement.join(" ");
+    let message = Message::new(statement.strip_prefix("error: ").unwrap_or(&statement));
+    if let Some(file) = first.filter(|_| error.kind() == ErrorKind::InvalidSubcommand) {
+        if is_likely_file(file) {
+            return message.with_tip(format!("to map a file: instar map {}", quoted(file)));
+        }
+    }
+    let mut tips: Vec<&str> = lines.filter_map(|line| line.strip_prefix("tip: ")).collect();
+    if tips.is_empty() && error.kind() == ErrorKind::InvalidSubcommand {
+        tips.push("the commands are map, detect and formats");
+    }
+    let message = tips.into_iter().fold(message, Message::with_tip);
+    let is_command =
+        |name: &&str| Cli::command().get_subcommands().any(|command| command.get_name() == *name);
+    message.with_tip(match first.and_then(OsStr::to_str).filter(is_command) {
+        Some(command) => format!("see 'instar {command} --help'"),
+        None => "see 'instar --help'".to_owned(),
+    })
+}
+
+/// Whether what was typed in place of a command is rather a file.
+fn is_likely_file(typed: &OsStr) -> bool {
+    typed.as_bytes().iter().any(|byte| matches!(byte, b'.' | b'/')) || Path::new(typed).exists()
+}
+
+/// A name as a shell takes it.
+fn quoted(name: &OsStr) -> String {
+    let name = name.to_string_lossy();
+    let is_plain = |c: char| c.is_alphanumeric() || "-_=./,:+@%".contains(c);
+    match name.chars().all(is_plain) {
+        true => name.into_owned(),
+        false => format!("'{}'", name.replace('\'', r"'\''")),
+    }
 }

@@ -10,7 +10,8 @@ use instar_core::{Confidence, Detection, FileStorage, ImageFormat, Registry, Res
 use serde_json::{Value, json};
 
 use crate::cli::{DetectOptions, Report};
-use crate::input::{local_path, statement, with_hint};
+use crate::input::{local_path, with_hint};
+use crate::message::Message;
 use crate::output::{self, Array, Stdout};
 use crate::render::escaped;
 
@@ -41,9 +42,9 @@ fn report(options: &DetectOptions, registry: &Registry) -> io::Result<bool> {
         let failure = match &found {
             Ok(Found { winner: Ok(_), .. }) => None,
             Ok(Found { winner: Err(error), .. }) | Err(error) => {
-                let line = statement(&local_path(file), error);
-                output::say(&line);
-                Some(line)
+                let message = Message::of(&local_path(file), error);
+                message.say();
+                Some(message.statement)
             }
         };
         let found = found.ok();
@@ -109,7 +110,11 @@ impl Found {
         };
         // Writing to a Vec cannot fail.
         let _ = match &self.winner {
-            Ok(winner) => writeln!(text, ": {}, {}", winner.format.name(), self.reason(winner)),
+            Ok(winner) => {
+                let looks = self.detection.resembles.map(|what| format!("; it looks like {what}"));
+                let (name, reason) = (winner.format.name(), self.reason(winner));
+                writeln!(text, ": {name}, {reason}{}", looks.unwrap_or_default())
+            }
             Err(_) => writeln!(text, ": unknown"),
         };
         let mut answers: BTreeMap<Confidence, Vec<&str>> = BTreeMap::new();
@@ -137,6 +142,9 @@ fn object(file: &Path, found: Option<&Found>, failure: Option<String>) -> Value 
     if let Some(fields) = object.as_object_mut() {
         if let (Some(found), Some(winner)) = (found, winner) {
             fields.insert("reason".into(), found.reason(winner).into());
+            if let Some(what) = found.detection.resembles {
+                fields.insert("looks-like".into(), what.into());
+            }
         }
         if let Some(failure) = failure {
             fields.insert("error".into(), failure.into());

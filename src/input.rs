@@ -40,11 +40,7 @@ pub(crate) fn with_hint(path: &Path, error: Error) -> Error {
     if protocol(path.as_os_str().as_bytes()).is_none() || path.exists() {
         return error;
     }
-    Error::new(
-        error.kind(),
-        "no such file, and protocols and json: descriptions are not supported: instar maps \
-         local files and block devices",
-    )
+    Error::new(error.kind(), "no such file, and protocols and json: descriptions are not supported")
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ mod image;
 mod input;
 mod list;
 mod map;
+mod message;
 mod output;
 mod render;
 pub mod sandbox;
@@ -68,8 +69,8 @@ pub use formats::registry;
 pub use image::{Extents, Image, LayerSummary, Options};
 pub use instar_core as core;
 pub use instar_core::{
-    Error, ErrorKind, ExternalPolicy, Flags, ImageFile, Limits, Notice, QemuVersion, Result, Row,
-    Window,
+    Advice, Error, ErrorKind, ExternalPolicy, Flags, ImageFile, Limits, Notice, QemuVersion,
+    Result, Row, Severity, Window,
 };
 
 /// A size as the options take it, in bytes.
@@ -81,14 +82,16 @@ pub fn parse_size(text: &str) -> Option<u64> {
 
 /// Runs the command with these arguments, the program's name first.
 ///
-/// The map goes to standard output, one line per problem to standard error. The exit code is 0
-/// for success (also if the reader of the output went away) and 1 for any failure.
+/// The map goes to standard output, problems to standard error: one line each, with tips on lines
+/// of their own. The exit code is 0 for success (also if the reader of the output went away) and 1
+/// for any failure.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli::parse(arguments) {
         cli::Parsed::Command(cli::Command::Map(options)) => map::run(&options),
         cli::Parsed::Command(cli::Command::Detect(options)) => detect::run(&options),
         cli::Parsed::Command(cli::Command::Formats(options)) => list::run(&options),
         cli::Parsed::Help(text) => output::print(text.as_bytes()),
-        cli::Parsed::Wrong(message) => output::fail(&message),
+        cli::Parsed::NoCommand(text) => output::fail_with_text(&text),
+        cli::Parsed::Wrong(message) => message.fail(),
     }
 }

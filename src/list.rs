@@ -1,6 +1,5 @@
 //! `instar formats`.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
 use instar_core::{Entry, Registry};
@@ -9,7 +8,11 @@ use serde_json::{Value, json};
 use crate::cli::{FormatsOptions, Report};
 use crate::output;
 
-const HEADER: [&str; 6] = ["Name", "Aliases", "Extensions", "Package", "Version", "Covers"];
+/// Columns of a line for people, if words allow it.
+const WIDTH: usize = 80;
+/// The column that is wrapped takes at least this many.
+const LEAST: usize = 24;
+const HEADER: [&str; 3] = ["Name", "Aliases", "Extensions"];
 
 /// Lists what is compiled in.
 pub(crate) fn run(options: &FormatsOptions) -> ExitCode {
@@ -28,29 +31,21 @@ fn table(registry: &Registry) -> String {
     let row = |entry: &Entry| {
         let list = |names: &[&str]| if names.is_empty() { "-".into() } else { names.join(",") };
         let format = entry.format;
-        [
-            format.name().to_owned(),
-            list(format.aliases()),
-            list(format.extensions()),
-            entry.package.to_owned(),
-            entry.version.to_owned(),
-            format.about().to_owned(),
-        ]
+        [format.name().to_owned(), list(format.aliases()), list(format.extensions())]
     };
-    let rows: Vec<[String; 6]> = std::iter::once(HEADER.map(String::from))
-        .chain(registry.entries().iter().map(row))
-        .collect();
+    let rows = std::iter::once(HEADER.map(String::from)).chain(registry.entries().iter().map(row));
+    let rows: Vec<[String; 3]> = rows.collect();
     let mut widths = [0; HEADER.len()];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
         }
     }
+    let about = registry.entries().iter().map(|entry| entry.format.about());
     let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
+    for (row, about) in rows.iter().zip(std::iter::once("Covers").chain(about)) {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
+        push_wrapped(&mut text, &cells.collect::<String>(), about);
     }
     let differing =
         registry.entries().iter().filter(|entry| !entry.format.divergences().is_empty());
@@ -59,10 +54,35 @@ fn table(registry: &Registry) -> String {
             text.push_str("\nOn purpose not as in qemu-img:\n");
         }
         let [width, ..] = widths;
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{:width$}  {}", format.name(), format.divergences().join(", "));
+        let start = format!("{:width$}  ", format.name());
+        push_wrapped(&mut text, &start, &format.divergences().join(", "));
     }
     text
+}
+
+/// Appends `start` and the words behind it, in as many lines as they need.
+fn push_wrapped(text: &mut String, start: &str, words: &str) {
+    let indent = start.chars().count();
+    let room = WIDTH.saturating_sub(indent).max(LEAST);
+    let mut line = start.to_owned();
+    let mut used = 0;
+    for word in words.split_whitespace() {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > room {
+            text.push_str(line.trim_end());
+            text.push('\n');
+            line = " ".repeat(indent);
+            used = 0;
+        }
+        if used > 0 {
+            line.push(' ');
+            used += 1;
+        }
+        line.push_str(word);
+        used += length;
+    }
+    text.push_str(line.trim_end());
+    text.push('\n');
 }
 
 fn object(entry: &Entry) -> Value {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use instar_core::{
     Chain, Context, Error, ErrorKind, ExternalPolicy, FileStorage, Limits, Notice, Opener,
-    QemuVersion, Result, Row, RowReader, Shape, Storage, Window, open_chain,
+    QemuVersion, Result, Row, RowReader, Severity, Shape, Storage, Window, open_chain,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{External, MapOptions, Output, Sandbox};
 use crate::image::Options;
-use crate::input::{local_path, statement, with_hint};
+use crate::input::{local_path, with_hint};
+use crate::message::Message;
 use crate::output::{self, Stdout};
 use crate::render::{Human, Json, JsonLines, RenderError, Renderer};
 use crate::sandbox::Confinement;
@@ -32,7 +33,7 @@ pub(crate) fn run(options: &MapOptions) -> ExitCode {
     let stdout = Stdout::new();
     match open(options, &path, version) {
         Ok(chain) => print(options, chain, &path, version, stdout),
-        Err(error) => output::fail(&statement(&path, &error)),
+        Err(error) => Message::of(&path, &error).fail(),
     }
 }
 
@@ -89,7 +90,11 @@ fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Co
     let top = path.to_owned();
     let warn = move |notice: &Notice| {
         let path = notice.path.as_ref().unwrap_or(&top).display();
-        output::say(&format!("{path}: warning: {}", notice.text));
+        let severity = match notice.severity {
+            Severity::Note => "note",
+            _ => "warning",
+        };
+        output::say(&format!("{path}: {severity}: {}", notice.text));
     };
     Options::new()
         .external(policy)
@@ -142,17 +147,18 @@ fn print(
                 let (allowed, are_all) = within(rows, &mut left);
                 match renderer.rows(allowed) {
                     Ok(()) if are_all => continue,
-                    Ok(()) => statement(path, &too_many(options)),
+                    Ok(()) => Message::of(path, &too_many(options)),
                     Err(RenderError::Output(error)) => return output::finish(Err(error)),
                     // As qemu words it: scripts look for this line.
-                    Err(error @ RenderError::NoOffset) => error.to_string(),
+                    Err(error @ RenderError::NoOffset) => Message::new(error.to_string())
+                        .with_tip(format!("--output=json maps all of {}", path.display())),
                 }
             }
-            Err(error) => statement(path, &error),
+            Err(error) => Message::of(path, &error),
         };
         // What came before the failure is printed, as qemu does, and is visibly incomplete.
         return match renderer.abandon() {
-            Ok(()) => output::fail(&error),
+            Ok(()) => error.fail(),
             Err(error) => output::finish(Err(error)),
         };
     }

@@ -109,7 +109,23 @@ pub(crate) fn fail(message: &impl Display) -> ExitCode {
 
 /// Writes one line to standard error; control characters in it are escaped.
 pub(crate) fn say(message: &impl Display) {
-    let mut line = String::from("instar: ");
+    say_after("instar: ", message);
+}
+
+/// Writes what can be done about the line before to standard error, as a line of its own.
+pub(crate) fn tip(advice: &impl Display) {
+    say_after("  tip: ", advice);
+}
+
+/// Prints a text of several lines to standard error, and fails.
+pub(crate) fn fail_with_text(text: &str) -> ExitCode {
+    // There is nobody to tell if standard error is gone.
+    let _ = io::stderr().write_all(text.as_bytes());
+    ExitCode::FAILURE
+}
+
+fn say_after(start: &str, message: &impl Display) {
+    let mut line = String::from(start);
     for c in message.to_string().chars() {
         if c.is_control() {
             line.extend(c.escape_default());

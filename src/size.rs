@@ -1,11 +1,14 @@
 //! Sizes as qemu parses them: `512`, `0x200`, `1k`, `1.5M`, `2G` …
 //!
-//! The grammar is that of qemu 10.0 and later, oddities included.
+//! The grammar is that of qemu 10.0 and later, oddities included. What qemu does not take are the
+//! suffixes `KiB` to `EiB`, which mean the same as `k` to `E`.
 
-/// Why a text is no size.
+/// Why a text is not a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadSize {
-    #[error("is no size: expected digits and at most one of the suffixes b k M G T P E")]
+    #[error(
+        "not a size: expected digits and at most one suffix: b, k, M, G, T, P, E, or KiB to EiB"
+    )]
     Syntax,
     #[error("must be between 0 and 9223372036854775807")]
     Range,
@@ -103,7 +106,13 @@ fn scale(whole: u64, fraction: u64, rest: &str) -> (Result<u64, BadSize>, &str) 
         Some(b'e') => Some(60),
         _ => None,
     };
-    let rest = if exponent.is_some() { rest.get(1..).unwrap_or_default() } else { rest };
+    let after = |length: usize| rest.get(length..).unwrap_or_default();
+    let has_unit = rest.get(1..3).is_some_and(|unit| unit.eq_ignore_ascii_case("ib"));
+    let rest = match exponent {
+        None => rest,
+        Some(10..) if has_unit => after(3),
+        Some(_) => after(1),
+    };
     let exponent = exponent.unwrap_or(0);
     if exponent == 0 && fraction != 0 {
         return (Err(BadSize::Syntax), rest);
@@ -176,7 +185,17 @@ mod tests {
             "0x1.8",
             "0x1.",
             "1kB",
-            "1KiB",
+            "1Ki",
+            "1KiBs",
+            "1KiB ",
+            "1 KiB",
+            "1bib",
+            "1iB",
+            "KiB",
+            "1.5ib",
+            "0x1KiB",
+            "1.MiBk",
+            "1kKiB",
             "1Kk",
             "1z",
             "k",
@@ -228,5 +247,25 @@ mod tests {
         for text in range {
             assert_eq!(parse_size(text), Err(BadSize::Range), "{text:?}");
         }
+    }
+
+    /// What qemu does not take: each unit is the same as its first letter.
+    #[test]
+    fn units_are_their_first_letters() {
+        let mut good = 0;
+        for unit in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
+            let (letter, _) = unit.split_at(1);
+            for number in ["1", "0", "+7", " 3", "1.5", ".25", "2.", "0.001", "9", "-1", "99"] {
+                let expected = parse_size(&format!("{number}{letter}"));
+                for unit in [unit.to_owned(), unit.to_lowercase(), unit.to_uppercase()] {
+                    assert_eq!(parse_size(&format!("{number}{unit}")), expected, "{number}{unit}");
+                    good += usize::from(expected.is_ok());
+                }
+            }
+        }
+        // All but the negative number, and 9 EiB and 99 EiB, which are over the limit.
+        assert_eq!(good, 3 * (6 * 10 - 2));
+        assert_eq!(parse_size("1.5MiB"), Ok(1_572_864));
+        assert_eq!(parse_size("8EiB"), Err(BadSize::Range));
     }
 }

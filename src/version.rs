@@ -15,10 +15,13 @@ pub(crate) enum VersionChoice {
 }
 
 impl FromStr for VersionChoice {
-    type Err = <QemuVersion as FromStr>::Err;
+    type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "host" { Ok(Self::Host) } else { text.parse().map(Self::Of) }
+        match text {
+            "host" => Ok(Self::Host),
+            _ => text.parse().map(Self::Of).map_err(|_| "expected X.Y, X.Y.Z or host"),
+        }
     }
 }
 

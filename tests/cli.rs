@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use common::binary::{Run, command, instar, run};
 use common::lab::Lab;
 use common::manifest::runnable;
+use common::naming::overlay;
 use common::polyglot::qcow2;
 
 const HEADER: &str = "Offset          Length          Mapped to       File\n";
@@ -131,6 +132,140 @@ fn help_and_version() {
         let expected = concat!("instar ", env!("CARGO_PKG_VERSION"), "\n");
         assert_eq!(instar(here, &args).assert_succeeds(), expected);
     }
+}
+
+const COMMANDS: [&[&str]; 4] = [&[], &["map"], &["detect"], &["formats"]];
+
+/// `-h` is one screen, `--help` explains more, and both fit 80 columns.
+#[test]
+fn short_help_fits_a_screen_and_long_help_has_examples() {
+    let here = Path::new(".");
+    for command in COMMANDS {
+        let ask = |option| instar(here, &[command, &[option]].concat()).assert_succeeds();
+        let (short, long) = (ask("-h"), ask("--help"));
+        for text in [&short, &long] {
+            let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= 80, "{command:?}: {widest} columns:\n{text}");
+            assert!(text.lines().all(|line| line.trim_end() == line), "{command:?}: {text:?}");
+            assert!(text.ends_with(|c| c == '\n') && !text.ends_with("\n\n"), "{text:?}");
+        }
+        assert!(short.lines().count() <= 24, "{command:?}: {} lines", short.lines().count());
+        assert!(long.lines().count() > short.lines().count(), "{command:?}");
+        assert!(!short.contains("Examples:") && long.contains("\nExamples:\n"), "{command:?}");
+    }
+}
+
+/// The examples in the help work.
+#[test]
+fn examples_of_the_help() {
+    if !(common::enabled("raw") && common::enabled("qcow2")) {
+        eprintln!("skipped: needs raw and qcow2");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let copy = |from: &str, to: &str| fs::copy(docs.join(from), folder.path().join(to)).unwrap();
+    copy("demo.qcow2", "disk.qcow2");
+    copy("demo.qcow2", "demo.qcow2");
+    copy("overlay.qcow2", "overlay.qcow2");
+    fs::write(folder.path().join("disk.raw"), vec![b'x'; 2 << 20]).unwrap();
+    let mut run = 0;
+    for command in COMMANDS {
+        let help = instar(folder.path(), &[command, &["--help"]].concat()).assert_succeeds();
+        for line in help.lines().filter_map(|line| line.strip_prefix("  instar ")) {
+            let args: Vec<&str> = line.split(' ').collect();
+            let done = instar(folder.path(), &args);
+            // To detect says 1 for a file that only raw takes.
+            let status = i64::from(args == ["detect", "disk.qcow2", "disk.raw"]);
+            assert_eq!((done.status, done.stderr.as_str()), (status, ""), "{line}");
+            assert!(!done.stdout.is_empty(), "{line}");
+            run += 1;
+        }
+    }
+    assert_eq!(run, 12);
+}
+
+/// Sizes with units, which qemu does not take.
+#[test]
+fn sizes_have_units() {
+    if !has_raw() {
+        return;
+    }
+    for (size, length) in [("4KiB", "0x1000"), ("1.5KiB", "0x600"), ("1MiB", "0x2000")] {
+        assert_eq!(map(&["-l", size, "a.raw"]).assert_succeeds(), row(length, "a.raw"), "{size}");
+    }
+}
+
+/// A file that is mapped as raw for want of a format, but looks like something else: one note, and
+/// qemu's map.
+#[test]
+fn a_file_that_looks_like_something_else_is_noted() {
+    if !has_raw() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut iso = vec![0; 64 << 10];
+    iso[0x8000..0x8006].copy_from_slice(b"\x01CD001");
+    let files: [(&str, &[u8], &str); 3] = [
+        ("a.gz", b"\x1f\x8b\x08\0", "gzip data"),
+        ("a.E01", b"EVF\x09\r\n\xff\0", "an EWF image (E01)"),
+        ("a.iso", &iso, "an ISO 9660 image"),
+    ];
+    for (name, head, what) in files {
+        let mut bytes = head.to_vec();
+        bytes.resize(64 << 10, b'x');
+        fs::write(folder.path().join(name), bytes).unwrap();
+        let note = format!(
+            "instar: {name}: note: no image format found, mapped as raw; it looks like {what}\n"
+        );
+        for options in [&[][..], &["--strict"], &["--output=json"], &["-f", "auto"]] {
+            let run = instar(folder.path(), &[&["map"], options, &[name]].concat());
+            assert_eq!((run.status, &run.stderr), (0, &note), "{name} {options:?}");
+            let stated = [&["map", "-f", "raw"], options, &[name]].concat();
+            if options != ["-f", "auto"] {
+                let told = instar(folder.path(), &stated);
+                assert_eq!(told.assert_succeeds(), run.text(), "{name} {options:?}");
+            }
+        }
+    }
+    // The format of a layer below may be detected as well.
+    if !common::enabled("qcow2") {
+        return;
+    }
+    for (format, noted) in [(None, true), (Some("raw"), false)] {
+        fs::write(folder.path().join("top.qcow2"), overlay("a.gz", format)).unwrap();
+        let run = instar(folder.path(), &["map", "--external=follow", "top.qcow2"]);
+        assert_eq!(run.status, 0, "{}", run.stderr);
+        let note =
+            "instar: a.gz: note: no image format found, mapped as raw; it looks like gzip data\n";
+        assert_eq!(run.stderr, if noted { note } else { "" });
+    }
+}
+
+/// qemu's line, and what to do about it.
+#[test]
+fn the_table_of_a_compressed_image_ends_with_advice() {
+    if !common::enabled("qcow2") {
+        eprintln!("skipped: qcow2 is not compiled in");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut image = qcow2(4096);
+    let entries = image.len();
+    image[3 << 12..(3 << 12) + 8].copy_from_slice(&(entries as u64 | 1 << 63).to_be_bytes());
+    image.resize(entries + 4096, 0);
+    // One sector of compressed data, in the header.
+    image[entries..entries + 8].copy_from_slice(&(1_u64 << 62).to_be_bytes());
+    fs::write(folder.path().join("small.qcow2"), image).unwrap();
+    let run = instar(folder.path(), &["map", "small.qcow2"]);
+    assert_eq!((run.status, run.text().as_str()), (1, HEADER));
+    assert_eq!(
+        run.stderr,
+        "instar: File contains external, encrypted or compressed clusters.\n  \
+         tip: --output=json maps all of small.qcow2\n"
+    );
+    let json = instar(folder.path(), &["map", "--output=json", "small.qcow2"]).assert_succeeds();
+    assert!(json.contains("\"compressed\": true"), "{json}");
 }
 
 #[test]

@@ -101,8 +101,9 @@ fn a_file_that_two_formats_claim_is_an_error_with_their_answers() {
         ran.text(),
         format!("both: unknown\n  verified  qcow2, vhd\n  no        {others}\n")
     );
-    let error = "both: could be any of qcow2, vhd; say which with --format";
-    assert_eq!((ran.status, ran.stderr), (1, format!("instar: {error}\n")));
+    let error = "both: could be any of qcow2, vhd";
+    let tip = "  tip: 'instar map --format=NAME FILE' says which it is\n";
+    assert_eq!((ran.status, ran.stderr), (1, format!("instar: {error}\n{tip}")));
 
     let object = array(&detect(&["--output=json", "both"])).remove(0);
     assert_eq!((&object["format"], &object["confidence"]), (&Value::Null, &Value::Null));
@@ -274,7 +275,46 @@ fn formats_for_people_end_with_the_differences_from_qemu() {
         assert_eq!(differing, [""; 0]);
         return;
     };
+    // A line that starts with spaces goes on with the one before.
+    let joined = rest.replace("\n ", " ");
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert_eq!(rest.lines().map(words).collect::<Vec<_>>(), differing);
+    assert_eq!(joined.lines().map(words).collect::<Vec<_>>(), differing);
     assert!(!differing.is_empty());
+}
+
+#[test]
+fn formats_for_people_fit_80_columns_and_leave_nothing_out() {
+    let text = instar(Path::new("."), &["formats"]).assert_succeeds();
+    let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(widest <= 80, "{widest} columns");
+    let (table, _) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let list = |names: &[&str]| if names.is_empty() { "-".into() } else { names.join(",") };
+    let mut expected = words("Name Aliases Extensions Covers");
+    for entry in instar::registry().unwrap().entries() {
+        let format = entry.format;
+        let (aliases, extensions) = (list(format.aliases()), list(format.extensions()));
+        expected.extend([format.name().to_owned(), aliases, extensions]);
+        expected.extend(words(format.about()));
+    }
+    assert_eq!(words(table), expected);
+}
+
+/// A file that raw takes but that is rather something else.
+#[test]
+fn what_a_file_looks_like_is_told() {
+    if !common::enabled("raw") {
+        eprintln!("skipped: raw is not compiled in");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.gz"), b"\x1f\x8b\x08\0packed").unwrap();
+    let ran = instar(folder.path(), &["detect", "a.gz"]);
+    let first = "a.gz: raw, as no format claims the file; it looks like gzip data";
+    assert_eq!(ran.text().lines().next(), Some(first));
+    assert_eq!((ran.status, ran.stderr.as_str()), (1, ""));
+    let object = array(&instar(folder.path(), &["detect", "--output=json", "a.gz"])).remove(0);
+    assert_eq!((&object["format"], &object["looks-like"]), (&json!("raw"), &json!("gzip data")));
+    let plain = array(&detect(&["--output=json", "text"])).remove(0);
+    assert_eq!((&plain["format"], plain.get("looks-like")), (&json!("raw"), None));
 }

@@ -21,7 +21,7 @@ use instar::core::{ImageFormat, Registry};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tempfile::TempDir;
 
-use common::binary::{can_follow, command};
+use common::binary::{can_follow, command, statements};
 use common::bounded::{Bounded, Ending, run_bounded};
 use common::enabled;
 use common::lab::Lab;
@@ -402,10 +402,12 @@ fn sound(ours: &Bounded, is_table: bool) -> Result<(), String> {
     }
 }
 
-/// Status 1, and one line that is no warning.
+/// Status 1, and one line that is neither a warning nor a note nor a tip.
 fn failed_properly(ours: &Bounded) -> bool {
     let lines: Vec<&str> = ours.stderr.lines().collect();
-    let errors = lines.iter().filter(|line| !line.contains(": warning: ")).count();
+    let (lines, _) = statements(&lines);
+    let is_error = |line: &&&str| !line.contains(": warning: ") && !line.contains(": note: ");
+    let errors = lines.iter().filter(is_error).count();
     let named = lines.iter().all(|line| line.starts_with("instar: ") && !line.contains("panicked"));
     ours.ending == Ending::Status(1) && errors == 1 && named
 }

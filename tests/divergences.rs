@@ -36,7 +36,7 @@ fn the_documentation_has_the_same_list() {
 }
 
 /// Differences in options and output, which no format knows of.
-const OF_THE_PROGRAM: [&str; 2] = ["size-syntax-of-newest", "write-errors"];
+const OF_THE_PROGRAM: [&str; 3] = ["size-syntax-of-newest", "size-units", "write-errors"];
 
 /// What a format says of itself is what the table says of it.
 #[test]
@@ -148,7 +148,10 @@ fn those_not_in_baselines_have_a_test_here() {
         .filter(|divergence| divergence.images.is_empty())
         .map(|divergence| divergence.id)
         .collect();
-    assert_eq!(elsewhere, ["broken-parts-skipped", "data-file-folder", "write-errors"]);
+    assert_eq!(
+        elsewhere,
+        ["size-units", "broken-parts-skipped", "data-file-folder", "write-errors"]
+    );
     let pinned = DIVERGENCES.iter().filter(|d| d.kind == Kind::NotInBaselines);
     assert_eq!(pinned.count(), elsewhere.len());
 }
@@ -238,6 +241,24 @@ fn data_file_folder() {
     if qemu::installed("data-file-folder").is_some() {
         let theirs = qemu::map(elsewhere.path(), &[&[image]]);
         assert_eq!(theirs.status, Some(1), "{}", theirs.stderr);
+    }
+}
+
+/// `size-units`: `1KiB` is a size.
+#[test]
+fn size_units() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.raw"), [1; 4096]).unwrap();
+    if cfg!(feature = "raw") {
+        let ours = common::binary::instar(folder.path(), &["map", "-l", "1KiB", "a.raw"]);
+        assert!(ours.assert_succeeds().contains("0x400 "), "{}", ours.text());
+    }
+    if qemu::installed("size-units").is_some() {
+        let theirs = qemu::map(folder.path(), &[&words(&["-f", "raw", "-l", "1KiB", "a.raw"])]);
+        assert_eq!(theirs.status, Some(1), "{}", theirs.stderr);
+        let said =
+            theirs.stderr.contains("Invalid maximum length") || theirs.stderr.contains("'1KiB'");
+        assert!(said, "{}", theirs.stderr);
     }
 }
 

@@ -1,4 +1,4 @@
-//! One test for each refusal: status 1, nothing on stdout, and one line that says why.
+//! One test for each refusal: status 1, nothing on stdout, one line that says why, and tips.
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -16,7 +16,8 @@ use common::naming::overlay;
 use common::polyglot::{qcow2, vhd_footer};
 use common::{all_enabled, enabled_formats};
 
-const SYNTAX: &str = "is no size: expected digits and at most one of the suffixes b k M G T P E";
+const SYNTAX: &str =
+    "not a size: expected digits and at most one suffix: b, k, M, G, T, P, E, or KiB to EiB";
 const RANGE: &str = "must be between 0 and 9223372036854775807";
 const HELP: &str = "see 'instar map --help'";
 
@@ -112,8 +113,8 @@ fn no_permission() {
 
 #[test]
 fn empty_name() {
-    let missing = format!("a value is required for '<FILE>' but none was supplied; {HELP}");
-    map(&[""]).assert_fails(&missing);
+    let missing = "a value is required for '<FILE>' but none was supplied";
+    map(&[""]).assert_fails_and_advises(missing, &[HELP]);
     map(&["file:"]).assert_fails_with(&[]);
 }
 
@@ -210,8 +211,9 @@ fn file_is_raw() {
 fn unknown_format_lists_the_known_ones() {
     let known = known_formats();
     for name in ["nosuch", "RAW", "Qcow2", ""] {
-        let line = format!("unknown format {name:?}; known are: {known}");
-        map(&["-f", name, "a.raw"]).assert_fails_with(&[&line]);
+        let line = format!("a.raw: unknown format {name:?}");
+        let tip = format!("known formats: {known}");
+        map(&["-f", name, "a.raw"]).assert_fails_and_advises(&line, &[&tip]);
     }
     // Said before the file is looked for.
     map(&["-f", "nosuch", "nope"]).assert_fails_with(&["unknown format \"nosuch\""]);
@@ -223,15 +225,23 @@ fn no_format_is_compiled_in_for_the_file() {
         eprintln!("skipped: raw takes any file");
         return;
     }
-    let line = "instar: a.raw: not in any of the formats compiled in (see 'instar formats')";
-    map(&["a.raw"]).assert_fails_with(&[line]);
+    let line = "a.raw: not in any of the formats compiled in";
+    map(&["a.raw"]).assert_fails_and_advises(
+        line,
+        &[
+            "'instar map --format=NAME FILE' maps it as if it were in that format",
+            "'instar formats' lists the formats that are compiled in",
+        ],
+    );
 
     if enabled_formats().contains(&"qcow2") {
         let folder = folder();
         fs::write(folder.path().join("top.qcow2"), overlay("a.raw", None)).unwrap();
         let run = instar(folder.path(), &["map", "--external=follow", "top.qcow2"]);
-        run.assert_fails_with(&[line, "the image that names it does not say which"]);
-        assert!(!run.stderr.contains("--format"), "it is about FILE only: {}", run.stderr);
+        run.assert_fails_and_advises(
+            &format!("{line}, and the image that names it does not say which"),
+            &["--external=ignore maps FILE alone"],
+        );
     }
 }
 
@@ -286,7 +296,10 @@ fn two_formats_in_one_file() {
     let both = [head.as_slice(), &vhd_footer(size)].concat();
     fs::write(folder.path().join("both"), both).unwrap();
     let run = instar(folder.path(), &["map", "both"]);
-    run.assert_fails("both: could be any of qcow2, vhd; say which with --format");
+    run.assert_fails_and_advises(
+        "both: could be any of qcow2, vhd",
+        &["'instar map --format=NAME FILE' says which it is"],
+    );
     for format in ["qcow2", "vhd", "raw"] {
         instar(folder.path(), &["map", "-f", format, "both"]).assert_succeeds();
     }
@@ -299,12 +312,12 @@ fn bad_sizes() {
         [("-s", "--start-offset"), ("-l", "--max-length"), ("--max-length", "--max-length")]
     {
         for (why, texts) in [
-            (SYNTAX, ["", "x", "1x", "1.5", "0x", "1kB", "1e3", "512 ", "-0.0"].as_slice()),
+            (SYNTAX, ["", "x", "1x", "1.5", "0x", "1kB", "1e3", "1Ki", "-0.0"].as_slice()),
             (RANGE, &["-1", "-0", "8E", "9223372036854775808", "99999999999999999999"]),
         ] {
             for text in texts {
-                let line = format!("invalid value '{text}' for '{name} <N>': {why}; {HELP}");
-                map(&[option, text, "a.raw"]).assert_fails(&line);
+                let line = format!("invalid value '{text}' for '{name} <N>': {why}");
+                map(&[option, text, "a.raw"]).assert_fails_and_advises(&line, &[HELP]);
                 asked += 1;
             }
         }
@@ -323,9 +336,25 @@ fn bad_sector_sizes() {
         ("-512", RANGE),
     ] {
         let argument = format!("--sector-size={text}");
-        let line = format!("invalid value '{text}' for '--sector-size <N>': {why}; {HELP}");
-        map(&[&argument, "a.raw"]).assert_fails(&line);
+        let line = format!("invalid value '{text}' for '--sector-size <N>': {why}");
+        map(&[&argument, "a.raw"]).assert_fails_and_advises(&line, &[HELP]);
     }
+}
+
+#[test]
+fn bad_counts() {
+    let mut asked = 0;
+    for option in ["--max-depth", "--max-extents"] {
+        for text in ["", "x", "-1", "1.5", "1k", "0x10", "18446744073709551616"] {
+            let line = format!(
+                "invalid value '{text}' for '{option} <N>': expected a whole number from 0 to \
+                 18446744073709551615"
+            );
+            map(&[&format!("{option}={text}"), "a.raw"]).assert_fails_and_advises(&line, &[HELP]);
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, 14);
 }
 
 #[test]
@@ -338,36 +367,50 @@ fn bad_choices() {
     }
     for value in ["nonsense", "7", "7.", "7.2.1.0", "v7.2", ""] {
         let run = map(&[&format!("--qemu-version={value}"), "a.raw"]);
-        let start = format!("instar: invalid value '{value}' for '--qemu-version <VERSION>'");
-        run.assert_fails_with(&[&start, HELP]);
+        let line = format!(
+            "invalid value '{value}' for '--qemu-version <V>': expected X.Y, X.Y.Z or host"
+        );
+        run.assert_fails_and_advises(&line, &[HELP]);
     }
+    map(&["--output=jsn", "a.raw"]).assert_fails_and_advises(
+        "invalid value 'jsn' for '--output <KIND>' [possible values: human, json, jsonl]",
+        &["a similar value exists: 'json'", HELP],
+    );
 }
 
 #[test]
 fn number_of_files() {
-    map(&["a.raw", "b.raw"]).assert_fails(&format!("unexpected argument 'b.raw' found; {HELP}"));
-    map(&[]).assert_fails(&format!(
-        "the following required arguments were not provided: <FILE>; {HELP}"
-    ));
+    map(&["a.raw", "b.raw"]).assert_fails_and_advises("unexpected argument 'b.raw' found", &[HELP]);
+    let missing = "the following required arguments were not provided: <FILE>";
+    map(&[]).assert_fails_and_advises(missing, &[HELP]);
     map(&["-f", "raw"]).assert_fails_with(&["required arguments were not provided: <FILE>"]);
 }
 
 #[test]
 fn options_of_qemu_that_are_not_supported() {
     for args in [["--image-opts", "driver=raw,file.filename=a.raw"], ["--image-opts", "a.raw"]] {
-        let line = "--image-opts is not supported: give the image's file name, and its format \
-                    with --format";
-        map(&args).assert_fails(line);
+        map(&args).assert_fails_and_advises(
+            "--image-opts is not supported",
+            &["give the image's file name, and its format with --format"],
+        );
     }
-    let line = "--object is not supported: an encrypted image is mapped without its secret";
-    map(&["--object", "secret,id=s0,data=x", "a.raw"]).assert_fails(line);
+    map(&["--object", "secret,id=s0,data=x", "a.raw"]).assert_fails_and_advises(
+        "--object is not supported",
+        &["an encrypted image is mapped without its secret"],
+    );
+    map(&["--allow-under=.", "a.raw"]).assert_fails("--allow-under goes with --external=follow");
 }
 
 #[test]
 fn unknown_options_and_commands() {
-    for option in ["--bogus", "-x", "-q"] {
-        let line = format!("unexpected argument '{option}' found; {HELP}");
-        map(&[option, "a.raw"]).assert_fails(&line);
+    for (option, tip) in [
+        ("--bogus", "to pass '--bogus' as a value, use '-- --bogus'"),
+        ("-x", "to pass '-x' as a value, use '-- -x'"),
+        ("--outptu=json", "a similar argument exists: '--output'"),
+    ] {
+        let (name, _) = option.split_once('=').unwrap_or((option, ""));
+        let line = format!("unexpected argument '{name}' found");
+        map(&[option, "a.raw"]).assert_fails_and_advises(&line, &[tip, HELP]);
     }
     // Could be --output or --object.
     map(&["--o=json", "a.raw"]).assert_fails_with(&["'--o'"]);
@@ -375,17 +418,63 @@ fn unknown_options_and_commands() {
         map(&["a.raw", option]).assert_fails_with(&["a value is required for"]);
     }
     let here = Path::new(".");
-    instar(here, &["nosuch"]).assert_fails_with(&["unrecognized subcommand 'nosuch'"]);
-    instar(here, &["formats", "x"]).assert_fails_with(&["unexpected argument 'x'"]);
-    instar::<&str>(here, &[]).assert_fails_with(&["map", "formats"]);
+    let commands = "the commands are map, detect and formats";
+    let see = "see 'instar --help'";
+    for word in ["nosuch", "info", "mpa", "map2raw"] {
+        let line = format!("unrecognized subcommand '{word}'");
+        let run = instar(here, &[word]);
+        match word {
+            "map2raw" => {
+                let similar = "a similar subcommand exists: 'map'";
+                run.assert_fails_and_advises(&line, &[similar, see]);
+            }
+            _ => run.assert_fails_and_advises(&line, &[commands, see]),
+        }
+    }
+    instar(here, &["--bogus"])
+        .assert_fails_and_advises("unexpected argument '--bogus' found", &[see]);
+    for (command, argument) in [("formats", "x"), ("detect", "-x")] {
+        let run = instar(here, &[command, argument]);
+        let help = format!("  tip: see 'instar {command} --help'\n");
+        run.assert_fails_with(&[&format!("unexpected argument '{argument}' found\n"), &help]);
+    }
+}
+
+/// A file in place of the command.
+#[test]
+fn a_file_without_a_command() {
+    let folder = folder();
+    fs::write(folder.path().join("my disk"), b"x").unwrap();
+    fs::write(folder.path().join("maps"), b"x").unwrap();
+    for (typed, shown) in [
+        ("a.raw", "a.raw"),
+        ("nosuch.qcow2", "nosuch.qcow2"),
+        ("dir/image", "dir/image"),
+        ("my disk", "'my disk'"),
+        ("it's.raw", r"'it'\''s.raw'"),
+        ("maps", "maps"),
+    ] {
+        instar(folder.path(), &[typed]).assert_fails_and_advises(
+            &format!("unrecognized subcommand '{typed}'"),
+            &[&format!("to map a file: instar map {shown}")],
+        );
+    }
+}
+
+/// Without arguments there is help, but on standard error, and a script notices.
+#[test]
+fn no_arguments() {
+    let here = Path::new(".");
+    let run = instar::<&str>(here, &[]);
+    assert_eq!((run.status, run.text().as_str()), (1, ""));
+    assert_eq!(run.stderr, instar(here, &["-h"]).assert_succeeds());
 }
 
 #[test]
 fn protocols() {
     for name in ["nbd:localhost:10809", "json:{}", "nosuch:a.raw", "http://host/a.raw"] {
         map(&[name]).assert_fails(&format!(
-            "{name}: no such file, and protocols and json: descriptions are not supported: \
-             instar maps local files and block devices"
+            "{name}: no such file, and protocols and json: descriptions are not supported"
         ));
     }
 }

@@ -28,7 +28,7 @@ use common::trace::{self, traced};
 /// What images say is not below their directory.
 const OUTSIDE: &str = "which is not below the image's directory";
 const ALLOW: &str = "--allow-under DIR allows files below DIR";
-const IGNORE: &str = "--external=ignore maps this file alone";
+const IGNORE: &str = "\n  tip: --external=ignore maps FILE alone\n";
 const PROTOCOL: &str = "which looks like a protocol and is never followed";
 
 /// A hostile image in `vm`, and what `--external=follow` says about it.
@@ -249,7 +249,7 @@ fn deeper() -> Vec<Case> {
             "top.qcow",
             qcow_overlay("both"),
             "both",
-            &["could be any of qcow2, vhd; the image that names it does not say which; --external=ignore"],
+            &["could be any of qcow2, vhd, and the image that names it does not say which", IGNORE],
         )
         .opening(&["both"])
         .about("both"),
@@ -316,7 +316,7 @@ fn check(place: &Place, case: &Case, with_trace: bool) {
                 "the image names another file (",
                 // Names of Windows are shown as they are stored.
                 named.rsplit('/').next().unwrap(),
-                "which is not opened; --external=follow opens it",
+                "which is not opened\n  tip: --external=follow opens it",
                 IGNORE,
             ]),
         }

@@ -385,7 +385,7 @@ fn a_parent_without_a_name_keeps_no_one_from_the_image_itself() {
         map("--external=ignore").assert_succeeds();
         for policy in ["--external=refuse", "--external=follow"] {
             map(policy).assert_fails_with(&[
-                "the image has a parent but no name for it; --external=ignore maps this file alone",
+                "the image has a parent but no name for it\n  tip: --external=ignore maps FILE alone",
             ]);
         }
     }

@@ -72,8 +72,13 @@ pub fn cli_sizes(text: &str) {
     }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let suffix = text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase();
-    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && suffix.len() <= 1 {
-        let exponent = "bkmgtpe".find(&suffix);
+    let letter = suffix.strip_suffix("ib").filter(|letter| *letter != "b").unwrap_or(&suffix);
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && letter.len() <= 1 {
+        let exponent = match letter {
+            "" if suffix.is_empty() => Some(0),
+            "" => None,
+            letter => "bkmgtpe".find(letter),
+        };
         let expected = exponent.and_then(|exponent| {
             let whole: u128 = digits.parse().ok()?;
             let size = whole.checked_mul(1 << (10 * exponent))?;

@@ -16,6 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// KiB of address space in which even a hostile image must be answered.
 const ADDRESS_SPACE: u64 = 512 << 10;
 
+/// How a line starts that says what can be done.
+const TIP: &str = "  tip: ";
+
+/// The lines up to the first that is no statement, and the rest.
+pub(crate) fn statements<'a>(lines: &'a [&'a str]) -> (&'a [&'a str], &'a [&'a str]) {
+    let count = lines.iter().take_while(|line| !line.starts_with(TIP)).count();
+    lines.split_at(count)
+}
+
 /// How a program ended and what it printed.
 pub(crate) struct Run {
     /// The command, to be pasted into a shell.
@@ -33,18 +42,20 @@ impl Run {
     }
 
     /// Whether the program failed as it should: status 1 and one line that starts with its name,
-    /// after warnings at most.
+    /// after warnings and notes at most, then tips at most.
     ///
     /// # Errors
     /// What it did instead.
     pub(crate) fn failed_properly(&self) -> Result<(), String> {
         let lines: Vec<&str> = self.stderr.lines().collect();
         let named = |line: &&str| line.starts_with("instar: ") && !line.contains("panicked");
-        let is_error = |line: &&&str| !line.contains(": warning: ");
+        let is_error = |line: &&&str| !line.contains(": warning: ") && !line.contains(": note: ");
+        let (statements, tips) = statements(&lines);
         let proper = self.status == 1
-            && lines.iter().all(named)
-            && lines.iter().filter(is_error).count() == 1
-            && lines.last().is_some_and(|last| is_error(&last));
+            && statements.iter().all(named)
+            && statements.iter().filter(is_error).count() == 1
+            && statements.last().is_some_and(|last| is_error(&last))
+            && tips.iter().all(|line| line.starts_with(TIP));
         match proper && self.stderr.ends_with('\n') {
             true => Ok(()),
             false => Err(format!(
@@ -62,7 +73,16 @@ impl Run {
         assert_eq!(self.status, 1, "{}", self.command);
     }
 
-    /// Asserts a proper failure whose line holds all these pieces.
+    /// Asserts a proper failure: status 1, nothing on stdout, this line and these tips.
+    #[track_caller]
+    pub(crate) fn assert_fails_and_advises(&self, line: &str, tips: &[&str]) {
+        let tips: String = tips.iter().map(|tip| format!("{TIP}{tip}\n")).collect();
+        assert_eq!(self.stderr, format!("instar: {line}\n{tips}"), "{}", self.command);
+        assert_eq!(self.text(), "", "{}", self.command);
+        assert_eq!(self.status, 1, "{}", self.command);
+    }
+
+    /// Asserts a proper failure whose lines hold all these pieces.
     #[track_caller]
     pub(crate) fn assert_fails_with(&self, pieces: &[&str]) {
         self.failed_properly().unwrap_or_else(|e| panic!("{e}"));

@@ -126,6 +126,15 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         reason: "sizes are read as the newest qemu-img reads them, whatever --qemu-version says",
     },
     Divergence {
+        id: "size-units",
+        formats: super::recipe::FORMATS,
+        images: &[],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::NotInBaselines,
+        reason: "other tools write KiB and MiB, and nobody means something else by it",
+    },
+    Divergence {
         id: "qcow-unaligned",
         formats: &["qcow"],
         images: &["qcow-bad-cluster-unaligned-*"],

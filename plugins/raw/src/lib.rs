@@ -4,6 +4,7 @@
 //! `SEEK_DATA` and `SEEK_HOLE` tell. The disk's size is the file's, rounded up to a sector.
 
 mod foreign;
+mod resemblance;
 #[cfg(any(test, feature = "testkit"))]
 mod samples;
 mod source;
@@ -39,6 +40,10 @@ impl ImageFormat for Raw {
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         if foreign::is_foreign(probe) { Confidence::No } else { Confidence::Fallback }
+    }
+
+    fn resembles(&self, probe: &Probe<'_>) -> Option<&'static str> {
+        resemblance::resembles(probe)
     }
 
     fn open(&self, image: Image<'_>) -> Result<Box<dyn ExtentSource>> {

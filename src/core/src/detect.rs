@@ -1,7 +1,7 @@
 //! Finding out which format a file is in.
 
 use crate::{
-    Entry, Error, ErrorKind, ImageFormat, Registry, Result, SECTOR, Storage, check_length,
+    Advice, Entry, Error, ErrorKind, ImageFormat, Registry, Result, SECTOR, Storage, check_length,
     read_padded,
 };
 
@@ -107,6 +107,9 @@ impl<'a> Probe<'a> {
 pub struct Detection {
     /// All formats and their answers, in the registry's order.
     pub answers: Vec<(Entry, Confidence)>,
+    /// What the file seems to hold, such as "gzip data", if the winner takes any file and knows
+    /// ([`ImageFormat::resembles`]).
+    pub resembles: Option<&'static str>,
 }
 
 impl Detection {
@@ -115,37 +118,44 @@ impl Detection {
     /// # Errors
     /// [`ErrorKind::Ambiguous`] if two are equally sure, [`ErrorKind::WrongFormat`] if none is.
     pub fn winner(&self) -> Result<&'static dyn ImageFormat> {
-        self.winner_or("say which with --format", "--format NAME maps it as if it were in one")
+        self.winner_of("").map_err(|error| {
+            let advice = match error.kind() {
+                ErrorKind::Ambiguous => Advice::ChooseFormat,
+                _ => Advice::StateFormat,
+            };
+            error.with_advice(advice)
+        })
     }
 
-    /// The winner of a file below FILE, for which `--format` does not speak.
+    /// The winner of a file that another image names: the caller cannot state its format.
     ///
     /// # Errors
     /// As [`Self::winner`].
     pub(crate) fn winner_below(&self) -> Result<&'static dyn ImageFormat> {
-        let advice = "the image that names it does not say which; --external=ignore maps that one \
-                      alone";
-        self.winner_or(advice, advice)
+        self.winner_of(", and the image that names it does not say which")
+            .map_err(|error| error.with_advice(Advice::IgnoreExternal))
     }
 
-    fn winner_or(&self, if_several: &str, if_none: &str) -> Result<&'static dyn ImageFormat> {
-        let best = self.answers.iter().map(|(_, c)| *c).max().unwrap_or(Confidence::No);
-        if best == Confidence::No {
-            let text =
-                format!("not in any of the formats compiled in (see 'instar formats'); {if_none}");
-            return Err(Error::new(ErrorKind::WrongFormat, text));
-        }
-        let claims: Vec<&Entry> =
-            self.answers.iter().filter(|(_, c)| *c == best).map(|(entry, _)| entry).collect();
-        match claims.as_slice() {
-            [only] => Ok(only.format),
+    fn winner_of(&self, addition: &str) -> Result<&'static dyn ImageFormat> {
+        match surest(&self.answers).as_slice() {
+            [] => {
+                let text = format!("not in any of the formats compiled in{addition}");
+                Err(Error::new(ErrorKind::WrongFormat, text))
+            }
+            [(only, _)] => Ok(only.format),
             several => {
-                let names: Vec<&str> = several.iter().map(|e| e.format.name()).collect();
-                let text = format!("could be any of {}; {if_several}", names.join(", "));
+                let names: Vec<&str> = several.iter().map(|(e, _)| e.format.name()).collect();
+                let text = format!("could be any of {}{addition}", names.join(", "));
                 Err(Error::new(ErrorKind::Ambiguous, text))
             }
         }
     }
+}
+
+/// The entries with the surest of the answers, if any of them claims the file.
+fn surest(answers: &[(Entry, Confidence)]) -> Vec<(Entry, Confidence)> {
+    let best = answers.iter().map(|(_, c)| *c).max().filter(|best| *best > Confidence::No);
+    answers.iter().filter(|(_, c)| Some(*c) == best).copied().collect()
 }
 
 /// Shows the file's head and tail to every format.
@@ -166,9 +176,13 @@ pub fn detect(registry: &Registry, storage: &dyn Storage) -> Result<Detection> {
     let head = read(0, padded.min(HEAD))?;
     let tail = read(padded.saturating_sub(TAIL), padded)?;
     let probe = Probe::new(&head, &tail, storage.len());
-    let answers =
+    let answers: Vec<(Entry, Confidence)> =
         registry.entries().iter().map(|entry| (*entry, entry.format.probe(&probe))).collect();
-    Ok(Detection { answers })
+    let resembles = match surest(&answers).as_slice() {
+        [(only, Confidence::Fallback)] => only.format.resembles(&probe),
+        _ => None,
+    };
+    Ok(Detection { answers, resembles })
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::Advice;
+
 /// The result of everything that can fail in the core or in a format.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -46,12 +48,20 @@ struct Inner {
     format: Option<&'static str>,
     path: Option<PathBuf>,
     offset: Option<u64>,
+    advice: Option<Advice>,
 }
 
 impl Error {
     /// An error of this kind; `cause` is a format's own error or a message.
     pub fn new(kind: ErrorKind, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self(Box::new(Inner { kind, cause: cause.into(), format: None, path: None, offset: None }))
+        Self(Box::new(Inner {
+            kind,
+            cause: cause.into(),
+            format: None,
+            path: None,
+            offset: None,
+            advice: None,
+        }))
     }
 
     /// A failed system call; `doing` says what was tried.
@@ -80,6 +90,13 @@ impl Error {
         self
     }
 
+    /// Adds what the caller can do about it.
+    #[must_use]
+    pub fn with_advice(mut self, advice: Advice) -> Self {
+        self.0.advice.get_or_insert(advice);
+        self
+    }
+
     /// Which kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -93,6 +110,11 @@ impl Error {
     /// The file offset of the field at fault, in bytes, if known.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
+    }
+
+    /// What the caller can do about it, if that is known. It is not part of the text.
+    pub fn advice(&self) -> Option<Advice> {
+        self.0.advice
     }
 
     /// The format whose rules were applied, if any.
@@ -141,6 +163,15 @@ mod tests {
             .in_format("raw");
         assert_eq!(error.to_string(), "qcow2: bad L1 (at file offset 0x28)");
         assert_eq!(error.offset(), Some(0x28));
+    }
+
+    #[test]
+    fn advice_is_not_part_of_the_text() {
+        let error = Error::new(ErrorKind::Ambiguous, "two formats");
+        assert_eq!(error.advice(), None);
+        let error = error.with_advice(Advice::ChooseFormat).with_advice(Advice::RaiseDepth);
+        assert_eq!(error.advice(), Some(Advice::ChooseFormat));
+        assert_eq!(error.in_format("raw").to_string(), "raw: two formats");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use crate::{Error, ErrorKind, FileStorage, ImageFile, Result, Storage};
+use crate::{Advice, Error, ErrorKind, FileStorage, ImageFile, Result, Storage};
 
 /// What to do about other files that an image names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -305,7 +305,11 @@ impl Opener {
     ) -> Result<Found> {
         let denied = |reason| {
             let (noun, name) = (role.noun(), name.to_owned());
-            Error::new(ErrorKind::External, Denied { noun, name, reason })
+            let advice = match reason {
+                Reason::Outside { .. } => Advice::AllowDirectory,
+                _ => Advice::IgnoreExternal,
+            };
+            Error::new(ErrorKind::External, Denied { noun, name, reason }).with_advice(advice)
         };
         if name.is_empty() || name.as_bytes().contains(&0) {
             return Err(denied(Reason::NoName));
@@ -398,7 +402,7 @@ fn from_windows(name: &OsStr) -> OsString {
     }
 }
 
-/// Why a name is not followed. Every text ends with what the user can do.
+/// Why a name is not followed.
 #[derive(Debug, thiserror::Error)]
 #[error("the image names another file ({noun} {}), {reason}", Shown(.name))]
 struct Denied {
@@ -418,21 +422,16 @@ enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoName => f.write_str("which is no file name")?,
-            Self::Protocol => f.write_str("which looks like a protocol and is never followed")?,
+            Self::NoName => f.write_str("which is not a file name"),
+            Self::Protocol => f.write_str("which looks like a protocol and is never followed"),
             Self::NotAFile { what } => {
-                write!(f, "which is {what}: only regular files are followed")?;
+                write!(f, "which is {what}: only regular files are followed")
             }
             Self::Outside { directory } => {
                 let directory = Shown(directory.as_os_str());
-                return write!(
-                    f,
-                    "which is not below the image's directory {directory}; --allow-under DIR \
-                     allows files below DIR"
-                );
+                write!(f, "which is not below the image's directory {directory}")
             }
         }
-        write!(f, "; {IGNORE_HINT}")
     }
 }
 
@@ -442,23 +441,15 @@ const LISTED: usize = 8;
 fn refusal<'a>(role: Role, names: impl Iterator<Item = &'a OsStr>) -> Error {
     let list = listed(names, ", ");
     let noun = role.noun();
-    Error::new(
-        ErrorKind::External,
-        format!(
-            "the image names another file ({noun} {list}), which is not opened; \
-             --external=follow opens it if it is below the image's directory, {IGNORE_HINT}"
-        ),
-    )
+    let text = format!("the image names another file ({noun} {list}), which is not opened");
+    Error::new(ErrorKind::External, text).with_advice(Advice::ChooseExternalPolicy)
 }
 
 fn nameless(role: Role) -> Error {
     let noun = role.noun();
-    let text = format!("the image has a {noun} but no name for it; {IGNORE_HINT}");
-    Error::new(ErrorKind::External, text)
+    let text = format!("the image has a {noun} but no name for it");
+    Error::new(ErrorKind::External, text).with_advice(Advice::IgnoreExternal)
 }
-
-/// What always remains to be done about a chain that cannot be followed.
-pub(crate) const IGNORE_HINT: &str = "--external=ignore maps this file alone";
 
 /// Names for a message, quoted and not too many.
 pub(crate) fn listed<'a>(names: impl Iterator<Item = &'a OsStr>, between: &str) -> String {
@@ -484,13 +475,18 @@ mod tests {
         Opener::new(ExternalPolicy::Follow { allow_under }).unwrap()
     }
 
-    fn outcome(opener: &Opener, image: &Path, name: &str) -> std::result::Result<PathBuf, String> {
+    fn outcome(
+        opener: &Opener,
+        image: &Path,
+        name: &str,
+    ) -> std::result::Result<PathBuf, (String, Option<Advice>)> {
         let files = opener.members(&Location::new(image), &extents(&[name]));
-        files.map(|files| files[0].name.clone()).map_err(|error| error.to_string())
+        let said = |error: Error| (error.to_string(), error.advice());
+        files.map(|files| files[0].name.clone()).map_err(said)
     }
 
     #[test]
-    fn refusing_names_every_reference_and_the_options() {
+    fn refusing_names_every_reference() {
         let opener = Opener::default();
         let image = Location::new(Path::new(".//dir/x.vmdk"));
         let error = opener.members(&image, &extents(&["a\n.vmdk", "b.vmdk"])).err().unwrap();
@@ -498,9 +494,9 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "the image names another file (extent file \"a\\n.vmdk\", \"b.vmdk\"), which is not \
-             opened; --external=follow opens it if it is below the image's directory, \
-             --external=ignore maps this file alone"
+             opened"
         );
+        assert_eq!(error.advice(), Some(Advice::ChooseExternalPolicy));
         let many: Vec<String> = (0..10).map(|i| i.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let error = opener.members(&image, &extents(&many)).err().unwrap();
@@ -544,8 +540,9 @@ mod tests {
         }
         assert_eq!(outcome(&opener, &image, absolute.to_str().unwrap()), Ok(absolute));
         for name in ["../other/secret", "escape", "/etc/passwd", "sub/../../other/secret"] {
-            let error = outcome(&opener, &image, name).unwrap_err();
-            assert!(error.contains("--allow-under DIR"), "{name}: {error}");
+            let (error, advice) = outcome(&opener, &image, name).unwrap_err();
+            assert_eq!(advice, Some(Advice::AllowDirectory), "{name}: {error}");
+            assert!(error.contains("is not below the image's directory"), "{name}: {error}");
             assert!(error.contains(name), "{name}: {error}");
         }
         let wider = follow(&[&at("other")]);
@@ -569,12 +566,14 @@ mod tests {
             ("json:{\"driver\":\"file\"}", "looks like a protocol"),
             ("fd:3", "looks like a protocol"),
             ("file:fifo", "looks like a protocol"),
-            ("", "which is no file name"),
-            ("a\0b", "which is no file name"),
+            ("", "which is not a file name"),
+            ("a\0b", "which is not a file name"),
             ("nope", "cannot open the extent file \"nope\""),
         ] {
-            let error = outcome(&opener, &image, name).unwrap_err();
+            let (error, advice) = outcome(&opener, &image, name).unwrap_err();
             assert!(error.contains(text), "{name}: {error}");
+            let expected = (name != "nope").then_some(Advice::IgnoreExternal);
+            assert_eq!(advice, expected, "{name}: {error}");
         }
     }
 

@@ -93,6 +93,15 @@ pub trait ImageFormat: Sync {
     /// How sure the format is that the file is in it. Pure: looks at the slices, does no I/O.
     fn probe(&self, probe: &Probe<'_>) -> Confidence;
 
+    /// What a file seems to hold that the format takes only because no other claims it: a few
+    /// words such as "gzip data", or `None` if nothing is recognised. Pure, like [`Self::probe`].
+    ///
+    /// Asked if the format has won with [`Confidence::Fallback`]. Users then get a note: the map
+    /// is likely not what they want.
+    fn resembles(&self, _probe: &Probe<'_>) -> Option<&'static str> {
+        None
+    }
+
     /// Reads and checks the image's header.
     ///
     /// Must not open any file but through [`Image::members`].

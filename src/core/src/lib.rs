@@ -6,6 +6,7 @@
 //!
 //! Units: every offset and length is in bytes unless its name says otherwise.
 
+mod advice;
 mod batch;
 mod buffers;
 mod chain;
@@ -27,6 +28,7 @@ mod table;
 pub mod testkit;
 mod version;
 
+pub use advice::Advice;
 pub use batch::{Batch, Extent, Flow, Tail};
 pub use chain::{Chain, Layer};
 pub use detect::{Confidence, Detection, Probe, detect};
@@ -35,7 +37,7 @@ pub use external::{Backing, ExternalPolicy, Found, Location, Opener, Reference, 
 pub use fields::Fields;
 pub use format::{Context, ExtentSource, Image, ImageFile, ImageFormat, open_layer};
 pub use limits::Limits;
-pub use notices::{Notice, Notices};
+pub use notices::{Notice, Notices, Severity};
 pub use open::open_chain;
 pub use references::References;
 pub use registry::{Entry, Registration, Registry};

@@ -1,4 +1,4 @@
-//! Warnings: what is odd about an image without stopping its map.
+//! Warnings and notes: what a user should know about an image although it has a map.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,35 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{Error, ErrorKind, Result};
 
-/// At most this many different warnings are passed on (instar's own limit): a hostile image
+/// At most this many different notices are passed on (instar's own limit): a hostile image
 /// must not fill a log.
 const MAX_NOTICES: usize = 20;
 
-/// One warning.
+/// How serious a [`Notice`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Severity {
+    /// The image is sound, but its map may not be what the user wants. Never an error.
+    Note,
+    /// Something about the image is odd. An error if warnings are errors.
+    Warning,
+}
+
+/// One warning or note.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Notice {
+    /// How serious it is.
+    pub severity: Severity,
     /// The image that was read when it came up.
     pub path: Option<PathBuf>,
-    /// What is odd, in one line without a full stop.
+    /// What there is to say, in one line without a full stop.
     pub text: String,
 }
 
 type Sink = Box<dyn Fn(&Notice) + Send + Sync>;
 
-/// Where warnings go, and whether they are errors.
+/// Where warnings and notes go, and whether warnings are errors.
 pub struct Notices {
     strict: bool,
     state: Mutex<State>,
@@ -43,14 +56,14 @@ impl std::fmt::Debug for Notices {
 }
 
 impl Default for Notices {
-    /// Warnings are dropped.
+    /// All of them are dropped.
     fn default() -> Self {
         Self::new(false, |_| {})
     }
 }
 
 impl Notices {
-    /// Passes every new warning to `sink`, or makes each an error if `strict`.
+    /// Passes every new notice to `sink`; makes each warning an error if `strict`.
     pub fn new(strict: bool, sink: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
         Self { strict, state: Mutex::default(), sink: Box::new(sink) }
     }
@@ -60,26 +73,38 @@ impl Notices {
     /// # Errors
     /// [`ErrorKind::Strict`] if warnings are errors.
     pub fn warn(&self, text: impl Into<String>) -> Result<()> {
-        let mut state = self.state();
-        let notice = Notice { path: state.path.clone(), text: text.into() };
+        let text = text.into();
         if self.strict {
-            let error = Error::new(ErrorKind::Strict, notice.text.clone());
-            state.raised.get_or_insert(notice);
+            let error = Error::new(ErrorKind::Strict, text.clone());
+            let mut state = self.state();
+            let path = state.path.clone();
+            state.raised.get_or_insert(Notice { severity: Severity::Warning, path, text });
             return Err(error);
         }
-        if state.seen.len() < MAX_NOTICES && state.seen.insert(notice.clone()) {
-            (self.sink)(&notice);
-        }
+        self.pass_on(Severity::Warning, text);
         Ok(())
     }
 
-    /// Fails if a warning was made an error, whoever did not pass that error on: a map that warns
+    /// Says `text` once, as a note.
+    pub fn note(&self, text: impl Into<String>) {
+        self.pass_on(Severity::Note, text.into());
+    }
+
+    fn pass_on(&self, severity: Severity, text: String) {
+        let mut state = self.state();
+        let notice = Notice { severity, path: state.path.clone(), text };
+        if state.seen.len() < MAX_NOTICES && state.seen.insert(notice.clone()) {
+            (self.sink)(&notice);
+        }
+    }
+
+    /// Fails if a warning was made an error, even if that error was not passed on: a map that warns
     /// never succeeds if warnings are errors.
     ///
     /// # Errors
     /// [`ErrorKind::Strict`], with the first such warning.
     pub(crate) fn outstanding(&self) -> Result<()> {
-        let Some(Notice { path, text }) = self.state().raised.clone() else { return Ok(()) };
+        let Some(Notice { path, text, .. }) = self.state().raised.clone() else { return Ok(()) };
         let error = Error::new(ErrorKind::Strict, text);
         Err(match path {
             Some(path) => error.in_file(&path),
@@ -87,7 +112,7 @@ impl Notices {
         })
     }
 
-    /// Says which image the warnings that follow are about.
+    /// Says which image the notices that follow are about.
     pub(crate) fn concern(&self, path: &Path) {
         let mut state = self.state();
         if state.path.as_deref() != Some(path) {
@@ -128,5 +153,18 @@ mod tests {
     fn a_strict_warning_is_an_error() {
         let error = Notices::new(true, |_| {}).warn("odd").unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Strict, "odd"));
+    }
+
+    #[test]
+    fn a_note_is_never_an_error_and_is_passed_on_once() {
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&got);
+        let notices = Notices::new(true, move |notice| sink.lock().unwrap().push(notice.clone()));
+        notices.concern(Path::new("a"));
+        notices.note("plain");
+        notices.note("plain");
+        let got = got.lock().unwrap();
+        let said: Vec<_> = got.iter().map(|n| (n.severity, n.path.as_deref(), &*n.text)).collect();
+        assert_eq!(said, [(Severity::Note, Some(Path::new("a")), "plain")]);
     }
 }

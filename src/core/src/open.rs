@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::buffers::Buffers;
-use crate::external::{Found, IGNORE_HINT, listed};
+use crate::external::{Found, listed};
 use crate::{
-    Backing, Chain, Context, Error, ErrorKind, ExtentSource, Image, ImageFormat, Layer, Limits,
-    Location, Registry, Result, Storage, detect, open_layer,
+    Advice, Backing, Chain, Context, Error, ErrorKind, ExtentSource, Image, ImageFormat, Layer,
+    Limits, Location, Registry, Result, Storage, detect, open_layer,
 };
 
 /// Opens the image in `storage` and, as far as the policy of the context's opener lets it, the
@@ -68,7 +68,7 @@ impl Opening<'_> {
         let path = location.path();
         let format = match format {
             Some(format) => format,
-            None => self.detected(storage.as_ref()).map_err(|error| error.in_file(path))?,
+            None => self.detected(storage.as_ref(), path).map_err(|error| error.in_file(path))?,
         };
         let image =
             Image { storage: Arc::clone(&storage), location: &location, context: self.context };
@@ -80,12 +80,20 @@ impl Opening<'_> {
     }
 
     /// The format that the file seems to be in.
-    fn detected(&self, storage: &dyn Storage) -> Result<&'static dyn ImageFormat> {
+    fn detected(&self, storage: &dyn Storage, path: &Path) -> Result<&'static dyn ImageFormat> {
         let detection = detect(self.registry, storage)?;
-        match self.trail.seen.len() {
-            1 => detection.winner(),
-            _ => detection.winner_below(),
+        let winner = match self.trail.seen.len() {
+            1 => detection.winner()?,
+            _ => detection.winner_below()?,
+        };
+        if let Some(what) = detection.resembles {
+            let name = winner.name();
+            self.context.notices.concern(path);
+            self.context
+                .notices
+                .note(format!("no image format found, mapped as {name}; it looks like {what}"));
         }
+        Ok(winner)
     }
 
     /// Opens the layer below the image at `location`, which is in `format`; `None` if it is
@@ -138,8 +146,8 @@ impl Opening<'_> {
         let Some(name) = &backing.format else { return Ok(None) };
         let format = self.registry.find(name).map_err(|error| {
             let below = found.location.path().as_os_str();
-            let text = format!("its backing file {below:?}: {error}; {IGNORE_HINT}");
-            Error::new(error.kind(), text)
+            let text = format!("its backing file {below:?}: {error}");
+            Error::new(error.kind(), text).with_advice(Advice::IgnoreExternal)
         })?;
         Ok(Some(format))
     }
@@ -185,16 +193,14 @@ impl Trail {
         let again = identity.is_some() && self.seen.iter().any(|(seen, _)| *seen == identity);
         self.seen.push((identity, location.path().to_owned()));
         if again {
-            return Err(Error::new(
-                ErrorKind::External,
-                format!("the images name each other in a circle: {}; {IGNORE_HINT}", self.shown()),
-            ));
+            let text = format!("the images name each other in a circle: {}", self.shown());
+            return Err(Error::new(ErrorKind::External, text).with_advice(Advice::IgnoreExternal));
         }
         let below = self.seen.len() as u64 - 1;
         Limits::check("the number of backing files", below, context.limits.depth as u64).map_err(
             |error| {
-                let text = format!("{error} (--max-depth): {}", self.shown());
-                Error::new(error.kind(), text)
+                let text = format!("{error}: {}", self.shown());
+                Error::new(error.kind(), text).with_advice(Advice::RaiseDepth)
             },
         )
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{Error, ErrorKind, ImageFormat, Result};
+use crate::{Advice, Error, ErrorKind, ImageFormat, Result};
 
 /// What a plugin submits with [`register!`](crate::register!).
 pub struct Registration {
@@ -90,19 +90,21 @@ impl Registry {
     /// The format with this name or alias (case-sensitive, as qemu).
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`], listing what there is.
+    /// [`ErrorKind::Usage`], with [`Advice::ListFormats`].
     pub fn find(&self, name: &str) -> Result<&'static dyn ImageFormat> {
         self.entries
             .iter()
             .map(|entry| entry.format)
             .find(|format| names(*format).any(|known| known == name))
             .ok_or_else(|| {
-                let known: Vec<&str> = self.entries.iter().flat_map(|e| names(e.format)).collect();
-                Error::new(
-                    ErrorKind::Usage,
-                    format!("unknown format {name:?}; known are: auto {}", known.join(" ")),
-                )
+                Error::new(ErrorKind::Usage, format!("unknown format {name:?}"))
+                    .with_advice(Advice::ListFormats)
             })
+    }
+
+    /// The names and aliases that [`Self::find`] takes, sorted by the formats' names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.entries.iter().flat_map(|entry| names(entry.format))
     }
 }
 

@@ -89,6 +89,15 @@ pub fn open_storage(
 
 /// What the format answers to a probe of an image in memory.
 pub fn probe(format: &dyn ImageFormat, storage: &dyn Storage) -> Confidence {
+    with_probe(storage, |probe| format.probe(probe))
+}
+
+/// What the format says that an image in memory seems to hold.
+pub fn resembles(format: &dyn ImageFormat, storage: &dyn Storage) -> Option<&'static str> {
+    with_probe(storage, |probe| format.resembles(probe))
+}
+
+fn with_probe<T>(storage: &dyn Storage, ask: impl FnOnce(&Probe<'_>) -> T) -> T {
     let padded = storage.len().next_multiple_of(SECTOR);
     let read = |start: u64, end: u64| {
         let mut bytes = vec![0; usize::try_from(end - start).expect("a small image")];
@@ -97,7 +106,7 @@ pub fn probe(format: &dyn ImageFormat, storage: &dyn Storage) -> Confidence {
     };
     let head = read(0, padded.min(128 << 10));
     let tail = read(padded.saturating_sub(4096), padded);
-    format.probe(&Probe::new(&head, &tail, storage.len()))
+    ask(&Probe::new(&head, &tail, storage.len()))
 }
 
 /// The whole map of one layer as (length, status), neighbours merged.

@@ -58,7 +58,7 @@ impl fmt::Display for QemuVersion {
 
 /// The text was no version.
 #[derive(Debug, thiserror::Error)]
-#[error("'{0}' is no version: expected X.Y or X.Y.Z")]
+#[error("'{0}' is not a version: expected X.Y or X.Y.Z")]
 pub struct BadVersion(String);
 
 impl FromStr for QemuVersion {
