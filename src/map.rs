@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use instar_core::{
     Chain, Context, Error, ErrorKind, ExternalPolicy, FileStorage, Limits, Notice, Opener,
-    QemuVersion, Result, Row, RowReader, Shape, Storage, Window, open_chain,
+    QemuVersion, Result, Row, RowReader, Shape, Storage, Window, open_chain, shown_path,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -56,7 +56,7 @@ fn open(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Chain
 fn confine(options: &MapOptions, path: &Path, opener: &Opener) -> Result<()> {
     if options.sandbox == Sandbox::Off {
         if options.verbose {
-            output::say(&format!("{}: sandbox: off", path.display()));
+            output::say(&format!("{}: sandbox: off", shown_path(path)));
         }
         return Ok(());
     }
@@ -70,7 +70,9 @@ fn confine(options: &MapOptions, path: &Path, opener: &Opener) -> Result<()> {
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
     if options.verbose {
-        output::say(&format!("{}: sandbox: {applied}", path.display()));
+        output::say(&format!("{}: sandbox: {applied}", shown_path(path)));
+    } else if applied.has_failed() {
+        output::say(&format!("{}: note: the sandbox is not complete: {applied}", shown_path(path)));
     }
     Ok(())
 }
@@ -88,7 +90,7 @@ fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Co
     limits.depth = options.max_depth.unwrap_or(limits.depth);
     let top = path.to_owned();
     let warn = move |notice: &Notice| {
-        let path = notice.path.as_ref().unwrap_or(&top).display();
+        let path = shown_path(notice.path.as_ref().unwrap_or(&top));
         output::say(&format!("{path}: warning: {}", notice.text));
     };
     Options::new()
@@ -130,36 +132,41 @@ fn print(
     let mut renderer: Box<dyn Renderer> = match options.output {
         Output::Human => Box::new(Human::new(stdout, chain.files(), escape_names)),
         Output::Json => Box::new(Json::new(stdout, shape)),
-        Output::Jsonl => Box::new(JsonLines::new(stdout, &chain)),
+        Output::Jsonl => Box::new(JsonLines::new(stdout, &chain, escape_names)),
     };
     let window = Window { start: options.start_offset, length: options.max_length };
     let mut rows = RowReader::new(chain, window, shape);
     let mut left = options.max_extents.unwrap_or(u64::MAX);
-    loop {
-        let error = match rows.next_rows() {
-            Ok([]) => match rows.chain().check_unchanged() {
-                Ok(()) => break,
-                Err(error) => statement(path, &error),
-            },
-            Ok(rows) => {
-                let (allowed, are_all) = within(rows, &mut left);
+    let mut written = Ok(());
+    let failure = loop {
+        break match rows.next_rows() {
+            Ok([]) => rows.chain().check_unchanged().err().map(|error| statement(path, &error)),
+            Ok(batch) => {
+                let (allowed, are_all) = within(batch, &mut left);
                 match renderer.rows(allowed) {
                     Ok(()) if are_all => continue,
-                    Ok(()) => statement(path, &too_many(options)),
-                    Err(RenderError::Output(error)) => return output::finish(Err(error)),
                     // As qemu words it: scripts look for this line.
-                    Err(error @ RenderError::NoOffset) => error.to_string(),
+                    Err(error @ RenderError::NoOffset) => Some(error.to_string()),
+                    Err(RenderError::Output(error)) => {
+                        written = Err(error);
+                        // Nobody reads on, so nothing more is looked for. What is known is said.
+                        let known =
+                            if are_all { rows.take_failure() } else { Some(too_many(options)) };
+                        known.map(|error| statement(path, &error))
+                    }
+                    Ok(()) => Some(statement(path, &too_many(options))),
                 }
             }
-            Err(error) => statement(path, &error),
+            Err(error) => Some(statement(path, &error)),
         };
-        // What came before the failure is printed, as qemu does, and is visibly incomplete.
-        return match renderer.abandon() {
-            Ok(()) => output::fail(&error),
-            Err(error) => output::finish(Err(error)),
-        };
-    }
-    output::finish(renderer.finish())
+    };
+    let Some(failure) = failure else {
+        return output::finish(written.and_then(|()| renderer.finish()));
+    };
+    // What came before the failure is printed, as qemu does, and is visibly incomplete. Whether
+    // somebody reads it or not, the failure is one.
+    output::finish(written.and_then(|()| renderer.abandon()));
+    output::fail(&failure)
 }
 
 /// As many of `rows` as are `left` of the allowed ones, and whether those are all.

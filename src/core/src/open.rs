@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::buffers::Buffers;
 use crate::external::{Found, IGNORE_HINT, listed};
 use crate::{
-    Backing, Chain, Context, Error, ErrorKind, ExtentSource, Image, ImageFormat, Layer, Limits,
-    Location, Registry, Result, Storage, detect, open_layer,
+    Backing, Chain, Context, Error, ErrorKind, ExtentSource, Image, ImageFormat, Layer, Location,
+    Registry, Result, Storage, detect, open_layer, quoted,
 };
 
 /// Opens the image in `storage` and, as far as the policy of the context's opener lets it, the
@@ -135,8 +135,8 @@ impl Opening<'_> {
     fn stated(&self, backing: &Backing, found: &Found) -> Result<Option<&'static dyn ImageFormat>> {
         let Some(name) = &backing.format else { return Ok(None) };
         let format = self.registry.find(name).map_err(|error| {
-            let below = found.location.path().as_os_str();
-            let text = format!("its backing file {below:?}: {error}; {IGNORE_HINT}");
+            let below = quoted(found.location.path().as_os_str().as_encoded_bytes());
+            let text = format!("its backing file {below}: {error}; {IGNORE_HINT}");
             Error::new(error.kind(), text)
         })?;
         Ok(Some(format))
@@ -166,6 +166,13 @@ fn hex(bytes: &[u8; 16]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("more than {allowed} backing files, the most that --max-depth allows: {shown}")]
+struct TooDeep {
+    allowed: usize,
+    shown: String,
+}
+
 /// The files that were passed on the way down.
 #[derive(Default)]
 struct Trail {
@@ -188,13 +195,13 @@ impl Trail {
                 format!("the images name each other in a circle: {}; {IGNORE_HINT}", self.shown()),
             ));
         }
-        let below = self.seen.len() as u64 - 1;
-        Limits::check("the number of backing files", below, context.limits.depth as u64).map_err(
-            |error| {
-                let text = format!("{error} (--max-depth): {}", self.shown());
-                Error::new(error.kind(), text)
-            },
-        )
+        let allowed = context.limits.depth;
+        if self.seen.len() - 1 > allowed {
+            // How many there are is not known: no further one is opened.
+            let shown = self.shown();
+            return Err(Error::new(ErrorKind::Limit, TooDeep { allowed, shown }));
+        }
+        Ok(())
     }
 
     fn shown(&self) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{Error, ErrorKind, ImageFormat, Result};
+use crate::{Error, ErrorKind, ImageFormat, Result, quoted};
 
 /// What a plugin submits with [`register!`](crate::register!).
 pub struct Registration {
@@ -100,7 +100,7 @@ impl Registry {
                 let known: Vec<&str> = self.entries.iter().flat_map(|e| names(e.format)).collect();
                 Error::new(
                     ErrorKind::Usage,
-                    format!("unknown format {name:?}; known are: auto {}", known.join(" ")),
+                    format!("unknown format {}; known are: auto {}", quoted(name), known.join(" ")),
                 )
             })
     }

@@ -186,7 +186,9 @@ pub struct Row {
     pub length: u64,
     /// Byte offset in the file, if [`Flags::has_offset`]; else 0.
     pub offset: u64,
-    /// Index into [`Chain::files`], if [`Flags::has_offset`]; else 0.
+    /// Index into the files of all layers ([`Chain::files`]; in a program that uses the library,
+    /// `Image::files`), if [`Flags::has_offset`]. Else it is 0 and says nothing: not that the range
+    /// is in the first file.
     pub file: u32,
     /// Which layer decided; 0 is the top.
     pub depth: u32,
@@ -285,15 +287,22 @@ impl<C: BorrowMut<Chain>> RowReader<C> {
         self.chain.borrow()
     }
 
+    /// The error that the reader has met after the rows that it handed over, if any. There are no
+    /// more rows then: for a caller that stops early.
+    pub fn take_failure(&mut self) -> Option<Error> {
+        let error = self.failed.take()?;
+        self.rows.list.clear();
+        self.at = self.end;
+        Some(error)
+    }
+
     /// The next rows; none at the end.
     ///
     /// # Errors
     /// What a format met at the point that the rows have reached. All rows before it have been
     /// handed over, but for the last: it was not known to be complete, and qemu loses it too.
     pub fn next_rows(&mut self) -> Result<&[Row]> {
-        if let Some(error) = self.failed.take() {
-            self.rows.list.clear();
-            self.at = self.end;
+        if let Some(error) = self.take_failure() {
             return Err(error);
         }
         if self.given == self.rows.list.len() {
