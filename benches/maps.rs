@@ -116,7 +116,7 @@ fn bench_render(bencher: Bencher<'_, '_>, output: &str) {
         match output {
             "json" => Box::new(Json::new(io::sink(), Shape::WithCompressed)),
             "json-before-6.1" => Box::new(Json::new(io::sink(), Shape::WithoutPresent)),
-            "jsonl" => Box::new(JsonLines::new(io::sink(), &chain)),
+            "jsonl" => Box::new(JsonLines::new(io::sink(), &chain, false)),
             _ => Box::new(Human::new(io::sink(), &files, false)),
         }
     };

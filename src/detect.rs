@@ -6,14 +6,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use instar_core::{Confidence, Detection, FileStorage, ImageFormat, Registry, Result, detect};
+use instar_core::{
+    Confidence, Detection, FileStorage, ImageFormat, Registry, Result, detect, escaped,
+};
 use serde_json::{Value, json};
 
 use crate::cli::{DetectOptions, Report};
 use crate::input::{local_path, with_hint};
 use crate::message::Message;
 use crate::output::{self, Array, Stdout};
-use crate::render::escaped;
+use crate::render::visible_json;
 
 /// Examines the files that the options name.
 ///
@@ -23,22 +25,22 @@ pub(crate) fn run(options: &DetectOptions) -> ExitCode {
         Ok(registry) => registry,
         Err(error) => return output::fail(&error),
     };
-    match report(options, &registry) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => output::finish(Err(error)),
+    let mut all = true;
+    match (output::finish(report(options, &registry, &mut all)), all) {
+        (_, false) => ExitCode::FAILURE,
+        (written, true) => written,
     }
 }
 
-/// Whether each file is in a format.
-fn report(options: &DetectOptions, registry: &Registry) -> io::Result<bool> {
+/// Examines files until nobody reads the answers; `all` becomes false for one that is not in a
+/// format.
+fn report(options: &DetectOptions, registry: &Registry, all: &mut bool) -> io::Result<()> {
     let mut out = Stdout::new()?;
     let escape = out.is_terminal();
     let mut array = Array::default();
-    let mut all = true;
     for file in &options.files {
         let found = examine(registry, file);
-        all &= found.as_ref().is_ok_and(|found| found.is_sure());
+        *all &= found.as_ref().is_ok_and(|found| found.is_sure());
         let failure = match &found {
             Ok(Found { winner: Ok(_), .. }) => None,
             Ok(Found { winner: Err(error), .. }) | Err(error) => {
@@ -50,14 +52,18 @@ fn report(options: &DetectOptions, registry: &Registry) -> io::Result<bool> {
         let found = found.ok();
         let text = match options.output {
             Report::Human => found.map(|found| found.lines(file, escape)).unwrap_or_default(),
-            Report::Json => array.next(&object(file, found.as_ref(), failure)).into_bytes(),
+            Report::Json => {
+                let object = object(file, found.as_ref(), failure).to_string();
+                let object = if escape { visible_json(&object) } else { object };
+                array.next(&object).into_bytes()
+            }
         };
         out.write_all(&text)?;
     }
     if options.output == Report::Json {
         out.write_all(array.end().as_bytes())?;
     }
-    Ok(all)
+    Ok(())
 }
 
 /// What the formats said of a file.
@@ -104,10 +110,8 @@ impl Found {
 
     /// The answers for people: the winner, then who gave which answer, the surest first.
     fn lines(&self, file: &Path, escape: bool) -> Vec<u8> {
-        let mut text = match escape {
-            true => escaped(file),
-            false => file.as_os_str().as_bytes().to_vec(),
-        };
+        let name = file.as_os_str().as_bytes();
+        let mut text = if escape { escaped(name).into_bytes() } else { name.to_vec() };
         // Writing to a Vec cannot fail.
         let _ = match &self.winner {
             Ok(winner) => {

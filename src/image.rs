@@ -77,7 +77,7 @@ impl Options {
         self
     }
 
-    /// Alignment and granularity of every read, in bytes: a power of two from 512 to 2 MiB; 64 KiB
+    /// Alignment and granularity of every read, in bytes: a power of two from 512 to 2 MiB; 4 KiB
     /// by default.
     pub fn read_unit(mut self, bytes: u64) -> Self {
         self.read_unit = Some(bytes);

@@ -5,11 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use instar_core::Error;
+use instar_core::{Error, shown_path};
 
 /// One line with the file, the error and its causes.
 pub(crate) fn statement(path: &Path, error: &Error) -> String {
-    let mut line = format!("{}: {error}", error.path().unwrap_or(path).display());
+    let mut line = format!("{}: {error}", shown_path(error.path().unwrap_or(path)));
     let mut cause = error.source();
     while let Some(inner) = cause {
         line.push_str(&format!(": {inner}"));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use instar_core::{
     Chain, Context, Error, ErrorKind, ExternalPolicy, FileStorage, Limits, Notice, Opener,
-    QemuVersion, Result, Row, RowReader, Severity, Shape, Storage, Window, open_chain,
+    QemuVersion, Result, Row, RowReader, Severity, Shape, Storage, Window, open_chain, shown_path,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -18,6 +18,10 @@ use crate::message::Message;
 use crate::output::{self, Stdout};
 use crate::render::{Human, Json, JsonLines, RenderError, Renderer};
 use crate::sandbox::Confinement;
+
+/// Rows that are still read, to find what is wrong with the image, when nobody reads the output any
+/// more: a fraction of a second.
+const ROWS_AFTER_CLOSE: usize = 16 << 20;
 
 /// Maps the image that the options name.
 pub(crate) fn run(options: &MapOptions) -> ExitCode {
@@ -57,7 +61,7 @@ fn open(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Chain
 fn confine(options: &MapOptions, path: &Path, opener: &Opener) -> Result<()> {
     if options.sandbox == Sandbox::Off {
         if options.verbose {
-            output::say(&format!("{}: sandbox: off", path.display()));
+            output::say(&format!("{}: sandbox: off", shown_path(path)));
         }
         return Ok(());
     }
@@ -71,7 +75,9 @@ fn confine(options: &MapOptions, path: &Path, opener: &Opener) -> Result<()> {
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
     if options.verbose {
-        output::say(&format!("{}: sandbox: {applied}", path.display()));
+        output::say(&format!("{}: sandbox: {applied}", shown_path(path)));
+    } else if applied.has_failed() {
+        output::say(&format!("{}: note: the sandbox is not complete: {applied}", shown_path(path)));
     }
     Ok(())
 }
@@ -89,7 +95,7 @@ fn context(options: &MapOptions, path: &Path, version: QemuVersion) -> Result<Co
     limits.depth = options.max_depth.unwrap_or(limits.depth);
     let top = path.to_owned();
     let warn = move |notice: &Notice| {
-        let path = notice.path.as_ref().unwrap_or(&top).display();
+        let path = shown_path(notice.path.as_ref().unwrap_or(&top));
         let severity = match notice.severity {
             Severity::Note => "note",
             _ => "warning",
@@ -135,34 +141,49 @@ fn print(
     let mut renderer: Box<dyn Renderer> = match options.output {
         Output::Human => Box::new(Human::new(stdout, chain.files(), escape_names)),
         Output::Json => Box::new(Json::new(stdout, shape)),
-        Output::Jsonl => Box::new(JsonLines::new(stdout, &chain)),
+        Output::Jsonl => Box::new(JsonLines::new(stdout, &chain, escape_names)),
     };
     let window = Window { start: options.start_offset, length: options.max_length };
     let mut rows = RowReader::new(chain, window, shape);
     let mut left = options.max_extents.unwrap_or(u64::MAX);
-    loop {
-        let error = match rows.next_rows() {
-            Ok([]) => break,
-            Ok(rows) => {
-                let (allowed, are_all) = within(rows, &mut left);
-                match renderer.rows(allowed) {
-                    Ok(()) if are_all => continue,
-                    Ok(()) => Message::of(path, &too_many(options)),
-                    Err(RenderError::Output(error)) => return output::finish(Err(error)),
-                    // As qemu words it: scripts look for this line.
-                    Err(error @ RenderError::NoOffset) => Message::new(error.to_string())
-                        .with_tip(format!("--output=json maps all of {}", path.display())),
+    let mut unread = ROWS_AFTER_CLOSE;
+    let mut written = Ok(());
+    let failure = loop {
+        break match rows.next_rows() {
+            Ok([]) => None,
+            Ok(batch) => {
+                let (allowed, are_all) = within(batch, &mut left);
+                match written {
+                    Ok(()) => match renderer.rows(allowed) {
+                        Ok(()) => {}
+                        // As qemu words it: scripts look for this line.
+                        Err(error @ RenderError::NoOffset) => {
+                            let tip = format!("--output=json maps all of {}", shown_path(path));
+                            break Some(Message::new(error.to_string()).with_tip(tip));
+                        }
+                        Err(RenderError::Output(error)) => written = Err(error),
+                    },
+                    // Nobody reads on. What is wrong with the image is still looked for.
+                    Err(ref error) if output::is_closed(error) && unread > 0 => {
+                        unread = unread.saturating_sub(batch.len());
+                    }
+                    Err(_) => break None,
+                }
+                match are_all {
+                    true => continue,
+                    false => Some(Message::of(path, &too_many(options))),
                 }
             }
-            Err(error) => Message::of(path, &error),
+            Err(error) => Some(Message::of(path, &error)),
         };
-        // What came before the failure is printed, as qemu does, and is visibly incomplete.
-        return match renderer.abandon() {
-            Ok(()) => error.fail(),
-            Err(error) => output::finish(Err(error)),
-        };
-    }
-    output::finish(renderer.finish())
+    };
+    let Some(failure) = failure else {
+        return output::finish(written.and_then(|()| renderer.finish()));
+    };
+    // What came before the failure is printed, as qemu does, and is visibly incomplete. Whether
+    // somebody reads it or not, the failure is one.
+    output::finish(written.and_then(|()| renderer.abandon()));
+    failure.fail()
 }
 
 /// As many of `rows` as are `left` of the allowed ones, and whether those are all.

@@ -6,13 +6,21 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use instar_core::escaped;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
 /// Bytes that a pipe is asked to hold: with the default of 64 KiB, writer and reader take turns
 /// and each turn wakes a sleeping CPU.
 const PIPE_SIZE: usize = 1 << 20;
 
+/// Bytes of a line on standard error (instar's own limit). What comes from an image is shortened
+/// where it is quoted; this is for what somebody else's format may forget to.
+const MAX_LINE: usize = 16 << 10;
+
 /// Standard output without a buffer beneath the renderer's own.
 pub(crate) struct Stdout {
-    file: File,
+    file: Patient<File>,
     is_terminal: bool,
     widened: bool,
 }
@@ -24,7 +32,7 @@ impl Stdout {
     /// If there is none.
     pub(crate) fn new() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { is_terminal: file.is_terminal(), file, widened: false })
+        Ok(Self { is_terminal: file.is_terminal(), file: Patient(file), widened: false })
     }
 
     /// Whether a person reads along.
@@ -38,13 +46,37 @@ impl Write for Stdout {
         // Not before there is much to write: a small map does not need it.
         if !self.widened && bytes.len() >= PIPE_SIZE / 16 {
             self.widened = true;
-            widen(&self.file);
+            widen(&self.file.0);
         }
         self.file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A writer that waits while its file cannot take more: whoever started the program may have made
+/// a pipe non-blocking, for all who write to it.
+struct Patient<W>(W);
+
+impl<W: Write + AsFd> Write for Patient<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    match poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None) {
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                written => return written,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -66,11 +98,17 @@ pub(crate) fn print(text: &[u8]) -> ExitCode {
 /// The exit code for a finished write: a reader that went away is not a failure.
 pub(crate) fn finish(written: io::Result<()>) -> ExitCode {
     match written {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+        Err(error) if !is_closed(&error) => {
             fail(&format!("cannot write to standard output: {error}"))
         }
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// Whether a write failed because nobody reads on.
+pub(crate) fn is_closed(error: &io::Error) -> bool {
+    // A socket may say that its connection was reset where a pipe is broken.
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 /// A JSON array in the making, one element per line as in the map.
@@ -107,7 +145,8 @@ pub(crate) fn fail(message: &impl Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Writes one line to standard error; control characters in it are escaped.
+/// Writes one line to standard error. What a terminal would act on, and what has no shape, is
+/// escaped.
 pub(crate) fn say(message: &impl Display) {
     say_after("instar: ", message);
 }
@@ -120,20 +159,19 @@ pub(crate) fn tip(advice: &impl Display) {
 /// Prints a text of several lines to standard error, and fails.
 pub(crate) fn fail_with_text(text: &str) -> ExitCode {
     // There is nobody to tell if standard error is gone.
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = Patient(io::stderr()).write_all(text.as_bytes());
     ExitCode::FAILURE
 }
 
 fn say_after(start: &str, message: &impl Display) {
     let mut line = String::from(start);
-    for c in message.to_string().chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
+    line.push_str(&escaped(&message.to_string()));
+    if line.len() > MAX_LINE {
+        let end = (0..=MAX_LINE).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
+        line.truncate(end);
+        line.push_str("...");
     }
     line.push('\n');
     // There is nobody to tell if standard error is gone.
-    let _ = io::stderr().write_all(line.as_bytes());
+    let _ = Patient(io::stderr()).write_all(line.as_bytes());
 }

@@ -3,8 +3,7 @@
 
 mod common;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -15,6 +14,7 @@ use tempfile::TempDir;
 use common::all_enabled;
 use common::binary::{Run, command, instar};
 use common::polyglot::{qcow2, vhd_footer};
+use common::terminal::on_terminal;
 
 /// A folder with a file of each kind.
 fn folder() -> TempDir {
@@ -189,30 +189,6 @@ fn json_has_an_object_for_each_file() {
         })
     );
     assert_eq!((ran.status, ran.stderr), (1, format!("instar: {error}\n")));
-}
-
-/// What a program prints on a terminal.
-fn on_terminal(folder: &Path, args: &[&[u8]]) -> String {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let path = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
-    let terminal = OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let mut command = command(folder);
-    command.args(args.iter().map(|arg| std::ffi::OsStr::from_bytes(arg))).stdout(terminal);
-    let ran = command.output().unwrap();
-    assert_eq!((ran.status.code(), ran.stderr.as_slice()), (Some(0), &b""[..]));
-    // Or reading the other end never ends.
-    drop(command);
-    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
-    let mut master = File::from(master);
-    // The last read fails, as nobody is at the other end any more.
-    while let Ok(count @ 1..) = master.read(&mut buffer) {
-        bytes.extend_from_slice(&buffer[..count]);
-    }
-    String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
 }
 
 #[test]

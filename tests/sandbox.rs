@@ -34,19 +34,34 @@ enum Part {
     Seccomp,
 }
 
+impl Part {
+    /// The first call that it needs.
+    fn call(self) -> libc::c_long {
+        match self {
+            Self::Landlock => libc::SYS_landlock_create_ruleset,
+            Self::Seccomp => libc::SYS_seccomp,
+        }
+    }
+}
+
 /// Runs `work` on a thread of its own, for which, and for whose children, the kernel lacks
 /// `missing`.
 fn without<T: Send + 'static>(
     missing: Option<Part>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
+    answering(missing.map(|part| (part.call(), libc::ENOSYS)), work)
+}
+
+/// Runs `work` on a thread of its own, for which, and for whose children, a system call fails with
+/// an error.
+fn answering<T: Send + 'static>(
+    failing: Option<(libc::c_long, libc::c_int)>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let work = move || {
-        if let Some(part) = missing {
-            let call = match part {
-                Part::Landlock => libc::SYS_landlock_create_ruleset,
-                Part::Seccomp => libc::SYS_seccomp,
-            };
-            let answer = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+        if let Some((call, error)) = failing {
+            let answer = SeccompAction::Errno(error.unsigned_abs());
             let architecture = std::env::consts::ARCH.try_into().unwrap();
             let rules = BTreeMap::from([(call, Vec::new())]);
             let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, architecture);
@@ -251,6 +266,82 @@ fn the_command_says_how_it_is_confined_and_can_insist_on_it() {
     }
 }
 
+/// A wall that the kernel has and that cannot be put up is noted; one that it does not have is not.
+#[test]
+fn a_wall_that_fails_is_noted() {
+    let Some((lab, entry)) = image() else { return };
+    let folder = lab.unpack(entry).unwrap();
+    let name = entry.name.clone();
+    let ask = |failing: Option<(libc::c_long, libc::c_int)>, option: &str| {
+        let args = ["map", "--output=json", "--external=ignore", option, &name];
+        let (folder, args) = (folder.clone(), args.map(str::to_owned));
+        answering(failing, move || instar(&folder, &args))
+    };
+    let mapped = ask(None, "--sandbox=auto").assert_succeeds();
+    let left = system_calls(false).len();
+    let seccomp = format!("seccomp ({left} system calls are left)");
+    let landlock = "landlock (no file can be opened)";
+    let restrict = libc::SYS_landlock_restrict_self;
+    for (failing, said) in [
+        ((libc::SYS_landlock_create_ruleset, libc::ENOSYS), None),
+        ((libc::SYS_landlock_create_ruleset, libc::EOPNOTSUPP), None),
+        ((restrict, libc::EPERM), Some(("Operation not permitted (os error 1)", true))),
+        ((restrict, libc::E2BIG), Some(("Argument list too long (os error 7)", true))),
+        ((libc::SYS_seccomp, libc::ENOSYS), None),
+        ((libc::SYS_seccomp, libc::EINVAL), None),
+        ((libc::SYS_seccomp, libc::ENOMEM), Some(("Cannot allocate memory (os error 12)", false))),
+        ((libc::SYS_seccomp, libc::EACCES), Some(("Permission denied (os error 13)", false))),
+    ] {
+        let run = ask(Some(failing), "--sandbox=auto");
+        assert_eq!((run.status, run.text()), (0, mapped.clone()), "{failing:?}");
+        let Some((why, is_landlock)) = said else {
+            assert_eq!(run.stderr, "", "{failing:?}");
+            continue;
+        };
+        let (start, end) = match is_landlock {
+            true => ("no landlock (".to_owned(), format!("{why}), {seccomp}\n")),
+            false => (format!("{landlock}, no seccomp ("), format!("{why})\n")),
+        };
+        let start = format!("instar: {name}: note: the sandbox is not complete: {start}");
+        assert!(run.stderr.starts_with(&start), "{failing:?}: {}", run.stderr);
+        assert!(run.stderr.ends_with(&end), "{failing:?}: {}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{failing:?}: {}", run.stderr);
+        // Once is enough, and who wants none is told nothing.
+        let verbose = ask(Some(failing), "-v");
+        assert!(verbose.stderr.starts_with(&format!("instar: {name}: sandbox: ")));
+        assert_eq!(verbose.stderr.lines().count(), 1, "{}", verbose.stderr);
+        assert_eq!(ask(Some(failing), "--sandbox=off").assert_succeeds(), mapped);
+        let required = ask(Some(failing), "--sandbox=require");
+        required.assert_fails_with(&["--sandbox=require cannot be met: ", why]);
+    }
+}
+
+/// The ruleset of Landlock is a file descriptor, of which there may be none left.
+#[test]
+fn too_few_open_files_for_landlock_are_noted() {
+    let Some((lab, entry)) = image() else { return };
+    let folder = lab.unpack(entry).unwrap();
+    let ask = |limit: u32| {
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.current_dir(&folder).arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_instar"));
+        run(shell.args(["map", "--external=ignore", "--output=json", &entry.name]))
+    };
+    let enough = ask(6).assert_succeeds();
+    // Three at the start, another one for standard output, and FILE.
+    let run = ask(5);
+    let left = system_calls(false).len();
+    assert_eq!(
+        run.stderr,
+        format!(
+            "instar: {}: note: the sandbox is not complete: no landlock (failed to create a \
+             ruleset: Too many open files (os error 24)), seccomp ({left} system calls are left)\n",
+            entry.name
+        )
+    );
+    assert_eq!((run.status, run.text()), (0, enough));
+}
+
 /// The system calls of one map from the moment on when it is confined: names and lines.
 fn calls(folder: &Path, args: &[&str]) -> Vec<(String, String)> {
     let log = tempfile::NamedTempFile::new().unwrap();
@@ -306,6 +397,26 @@ fn a_map_of_each_format_makes_only_calls_of_the_list() {
             assert!(seen.contains(name), "{name} is not seen: {seen:?}");
         }
     }
+}
+
+/// What the README says of `instar map` does not hold for `instar detect`.
+#[test]
+fn detect_is_not_confined() {
+    let Some((lab, entry)) = image() else { return };
+    if !trace::available() {
+        return;
+    }
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    assert!(readme.contains("`instar detect` and the library do not."));
+    let folder = lab.unpack(entry).unwrap();
+    let filters = |command: &str| {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut strace = Command::new("strace");
+        strace.current_dir(&folder).args(["-f", "-e", "trace=seccomp", "-o"]).arg(log.path());
+        run(strace.arg(env!("CARGO_BIN_EXE_instar")).args([command, &entry.name]));
+        fs::read_to_string(log.path()).unwrap().matches("SECCOMP_SET_MODE_FILTER").count()
+    };
+    assert_eq!((filters("map"), filters("detect")), (1, 0));
 }
 
 /// What docs/security.md says is left, is.

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use instar_core::Row;
+use instar_core::{Row, escaped};
 
 use super::{BUFFER, RenderError, Renderer};
 
@@ -22,12 +22,11 @@ pub(crate) struct Human<W> {
 }
 
 impl<W: Write> Human<W> {
-    /// Writes a table to `out`; `files` are the names for the File column, escaped if a terminal
-    /// would act on control characters in them.
+    /// Writes a table to `out`; `files` are the names for the File column, escaped for a terminal.
     pub(crate) fn new(out: W, files: &[PathBuf], escape: bool) -> Self {
         let name = |path: &PathBuf| {
-            let mut name =
-                if escape { escaped(path) } else { path.as_os_str().as_bytes().to_vec() };
+            let bytes = path.as_os_str().as_bytes();
+            let mut name = if escape { escaped(bytes).into_bytes() } else { bytes.to_vec() };
             name.push(b'\n');
             name
         };
@@ -41,21 +40,6 @@ impl<W: Write> Human<W> {
         self.buffer.clear();
         Ok(())
     }
-}
-
-/// The name with control characters, also invalid UTF-8, made visible.
-pub(crate) fn escaped(path: &Path) -> Vec<u8> {
-    let mut text = Vec::new();
-    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
-        for c in chunk.valid().chars() {
-            let shown = if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-            text.extend_from_slice(shown.as_bytes());
-        }
-        for byte in chunk.invalid() {
-            text.extend_from_slice(byte.escape_ascii().to_string().as_bytes());
-        }
-    }
-    text
 }
 
 /// Appends `value` as C's `%#-16lx` prints it: 0 has no prefix, a long number no space behind.
@@ -152,5 +136,8 @@ mod tests {
         let rows = [row(0, 1, Status::Data(Place::at(1)))];
         assert!(render(&rows, "a\u{1b}[2J\nb", false).0.ends_with("a\u{1b}[2J\nb\n"));
         assert!(render(&rows, "a\u{1b}[2J\nb", true).0.ends_with("a\\u{1b}[2J\\nb\n"));
+        let name = "\u{9b}\u{202e}\u{2028}\u{feff}x";
+        assert!(render(&rows, name, false).0.ends_with(&format!("{name}\n")));
+        assert!(render(&rows, name, true).0.ends_with("\\u{9b}\\u{202e}\\u{2028}\\u{feff}x\n"));
     }
 }

@@ -7,7 +7,7 @@ use instar_core::{Chain, Row, Shape};
 use serde_json::json;
 
 use super::object::{MAX_OBJECT, OPENING, Objects};
-use super::{BUFFER, RenderError, Renderer};
+use super::{BUFFER, RenderError, Renderer, visible_json};
 
 /// The JSON lines renderer.
 pub(crate) struct JsonLines<W> {
@@ -17,10 +17,12 @@ pub(crate) struct JsonLines<W> {
 }
 
 impl<W: Write> JsonLines<W> {
-    /// Writes a description of `chain` and then rows to `out`.
-    pub(crate) fn new(out: W, chain: &Chain) -> Self {
+    /// Writes a description of `chain` and then rows to `out`; names are escaped for a terminal.
+    pub(crate) fn new(out: W, chain: &Chain, escape: bool) -> Self {
         let mut buffer = Vec::with_capacity(BUFFER + MAX_OBJECT);
-        buffer.extend_from_slice(description(chain).to_string().as_bytes());
+        let description = description(chain).to_string();
+        let description = if escape { visible_json(&description) } else { description };
+        buffer.extend_from_slice(description.as_bytes());
         buffer.push(b'\n');
         Self { out, buffer, objects: Objects::new(Shape::WithCompressed) }
     }

@@ -1,11 +1,12 @@
 //! Landlock and seccomp.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::os::fd::{AsFd, OwnedFd};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetStatus, Scope,
+    RulesetError, RulesetStatus, Scope,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -13,6 +14,8 @@ use seccompiler::{
 };
 
 use super::{Applied, Cause, Confinement};
+
+type Failure = Box<dyn StdError + Send + Sync>;
 
 /// The newest kernel interface of Landlock that is asked for. An older kernel gives what it has:
 /// what is added later than version 1 is about calls that the filter lets nobody make.
@@ -34,6 +37,15 @@ pub(super) fn apply(confinement: &Confinement) -> Applied {
 
 /// Refuses all that Landlock knows of, but for reading files below `directories`.
 fn landlock(directories: &[OwnedFd]) -> Result<(), Cause> {
+    match restrict(directories).map_err(|error| Cause::Failed(error.into()))? {
+        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
+        RulesetStatus::NotEnforced => {
+            Err(Cause::Missing("not in this kernel, or not enabled".into()))
+        }
+    }
+}
+
+fn restrict(directories: &[OwnedFd]) -> Result<RulesetStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .handle_access(AccessNet::from_all(LANDLOCK))?
@@ -42,14 +54,28 @@ fn landlock(directories: &[OwnedFd]) -> Result<(), Cause> {
     for directory in directories {
         ruleset = ruleset.add_rule(PathBeneath::new(directory.as_fd(), AccessFs::ReadFile))?;
     }
-    match ruleset.restrict_self()?.ruleset {
-        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
-        RulesetStatus::NotEnforced => Err("not in this kernel, or not enabled".into()),
-    }
+    Ok(ruleset.restrict_self()?.ruleset)
 }
 
 /// Refuses all system calls but those of [`CALLS`] and, with `may_open`, [`OPENING`].
 fn seccomp(may_open: bool) -> Result<(), Cause> {
+    let program = compile(may_open).map_err(Cause::Failed)?;
+    seccompiler::apply_filter(&program).map_err(|error| {
+        let number = match &error {
+            seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => {
+                error.raw_os_error()
+            }
+            _ => None,
+        };
+        match number {
+            // The call is not known, or not this use of it.
+            Some(libc::ENOSYS | libc::EINVAL) => Cause::Missing(error.into()),
+            _ => Cause::Failed(error.into()),
+        }
+    })
+}
+
+fn compile(may_open: bool) -> Result<BpfProgram, Failure> {
     let mut rules = BTreeMap::new();
     for call in allowed(may_open) {
         rules.insert(call.number, call.condition.rules(may_open)?);
@@ -57,8 +83,7 @@ fn seccomp(may_open: bool) -> Result<(), Cause> {
     let eperm = u32::try_from(libc::EPERM)?;
     let refuse = SeccompAction::Errno(eperm);
     let filter = SeccompFilter::new(rules, refuse, SeccompAction::Allow, ARCHITECTURE)?;
-    seccompiler::apply_filter(&BpfProgram::try_from(filter)?)?;
-    Ok(())
+    Ok(BpfProgram::try_from(filter)?)
 }
 
 pub(super) fn system_calls(may_open: bool) -> Vec<&'static str> {
@@ -94,7 +119,7 @@ enum Condition {
 
 impl Condition {
     /// Rules of which one must hold; none: any arguments will do.
-    fn rules(&self, may_open: bool) -> Result<Vec<SeccompRule>, Cause> {
+    fn rules(&self, may_open: bool) -> Result<Vec<SeccompRule>, Failure> {
         let dword = |argument, operator, value| {
             let condition =
                 SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
@@ -103,7 +128,7 @@ impl Condition {
         // Flags and commands are small and not negative.
         let number = |flags: libc::c_int| u64::try_from(flags);
         let clear = |argument, flags| {
-            Ok::<_, Cause>(vec![dword(argument, SeccompCmpOp::MaskedEq(number(flags)?), 0)?])
+            Ok::<_, Failure>(vec![dword(argument, SeccompCmpOp::MaskedEq(number(flags)?), 0)?])
         };
         match *self {
             Self::Any => Ok(Vec::new()),
@@ -148,6 +173,8 @@ const CALLS: &[Call] = calls! {
     write SYS_write Any;
     writev SYS_writev Any;
     fcntl SYS_fcntl FileControl;
+    // Until an output that is non-blocking can take more.
+    ppoll SYS_ppoll Any;
     // Memory.
     brk SYS_brk Any;
     mmap SYS_mmap NoExecution;

@@ -54,7 +54,22 @@ pub fn system_calls(may_open: bool) -> Vec<&'static str> {
 }
 
 /// Why one of the walls does not stand.
-pub type Cause = Box<dyn StdError + Send + Sync>;
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The system does not have it: it is too old, or has it not built in or not enabled.
+    Missing(Box<dyn StdError + Send + Sync>),
+    /// The system has it, but it could not be put up.
+    Failed(Box<dyn StdError + Send + Sync>),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(why) | Self::Failed(why) => why.fmt(f),
+        }
+    }
+}
 
 /// Which of the walls stand.
 #[derive(Debug)]
@@ -67,6 +82,11 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// Whether a wall that the system has does not stand.
+    pub fn has_failed(&self) -> bool {
+        [&self.landlock, &self.seccomp].iter().any(|wall| matches!(wall, Err(Cause::Failed(_))))
+    }
+
     /// Whether both walls stand.
     pub fn is_complete(&self) -> bool {
         self.landlock.is_ok() && self.seccomp.is_ok()
@@ -99,9 +119,10 @@ mod tests {
 
     #[test]
     fn what_was_applied_is_said() {
-        let missing = || Err(Cause::from("not in this kernel"));
+        let missing = || Err(Cause::Missing("not in this kernel".into()));
         let said = |landlock, seccomp, may_open| {
             let applied = Applied { landlock, seccomp, may_open };
+            assert!(!applied.has_failed());
             (applied.to_string(), applied.is_complete())
         };
         let count = system_calls(false).len();
@@ -126,5 +147,11 @@ mod tests {
         let (text, complete) = said(missing(), Ok(()), false);
         assert!(text.starts_with("no landlock (not in this kernel), seccomp ("), "{text}");
         assert!(!complete);
+        let failed = || Err(Cause::Failed("no memory".into()));
+        for (landlock, seccomp) in [(failed(), Ok(())), (Ok(()), failed()), (missing(), failed())] {
+            let applied = Applied { landlock, seccomp, may_open: false };
+            assert!(applied.has_failed() && !applied.is_complete(), "{applied}");
+            assert!(applied.to_string().contains(" (no memory)"), "{applied}");
+        }
     }
 }

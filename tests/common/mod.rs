@@ -21,6 +21,7 @@ pub(crate) mod reasons;
 pub(crate) mod recipe;
 pub(crate) mod rows;
 pub(crate) mod seeds;
+pub(crate) mod terminal;
 pub(crate) mod trace;
 pub(crate) mod weave;
 pub(crate) mod workers;

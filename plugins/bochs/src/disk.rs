@@ -1,6 +1,6 @@
 //! The on-disk structures, decoded into native types.
 
-use instar_core::{Fields, Result, SECTOR};
+use instar_core::{Fields, Result, SECTOR, quoted};
 
 use crate::error::Error;
 
@@ -105,8 +105,8 @@ impl Header {
     }
 }
 
-/// A text field up to its first NUL, for messages.
+/// A text field up to its first NUL, quoted for messages.
 fn text(field: &[u8]) -> String {
     let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
-    field.get(..end).unwrap_or_default().escape_ascii().to_string()
+    quoted(field.get(..end).unwrap_or_default()).to_string()
 }

@@ -7,9 +7,9 @@ use instar_core::ErrorKind;
 pub(crate) enum Error {
     #[error("the file does not start with 'Bochs Virtual HD Image'")]
     Magic,
-    #[error("image type is '{found}', only 'Redolog' is supported")]
+    #[error("image type is {found}, only \"Redolog\" is supported")]
     Type { found: String, at: u64 },
-    #[error("image subtype is '{found}', only 'Growing' is supported")]
+    #[error("image subtype is {found}, only \"Growing\" is supported")]
     Subtype { found: String, at: u64 },
     #[error("version is {version:#x}, supported are 0x10000 and 0x20000")]
     Version { version: u32, at: u64 },

@@ -66,17 +66,18 @@ fn each_refusal_names_field_and_value() {
         (
             patched(32, b"Flat\0"),
             ErrorKind::Unsupported,
-            "bochs: image type is 'Flat', only 'Redolog' is supported (at file offset 0x20)",
+            "bochs: image type is \"Flat\", only \"Redolog\" is supported (at file offset 0x20)",
         ),
         (
             patched(48, b"Undoable\0"),
             ErrorKind::Unsupported,
-            "bochs: image subtype is 'Undoable', only 'Growing' is supported (at file offset 0x30)",
+            "bochs: image subtype is \"Undoable\", only \"Growing\" is supported \
+             (at file offset 0x30)",
         ),
         (
             patched(48, b"Growing\x01in full\n"),
             ErrorKind::Unsupported,
-            "bochs: image subtype is 'Growing\\x01in full\\n', only 'Growing' is supported \
+            "bochs: image subtype is \"Growing\\u{1}in full\\n\", only \"Growing\" is supported \
              (at file offset 0x30)",
         ),
         (

@@ -1,5 +1,7 @@
 //! What both versions have in common.
 
+use instar_core::quoted;
+
 /// Which version the first bytes of a file speak of (both specifications: `magic`, `version`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Magic {
@@ -24,8 +26,8 @@ impl Magic {
     }
 }
 
-/// A text field up to its first NUL, for messages and comparisons.
+/// A text field up to its first NUL, quoted for messages.
 pub(crate) fn text(field: &[u8]) -> String {
     let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
-    field.get(..end).unwrap_or_default().escape_ascii().to_string()
+    quoted(field.get(..end).unwrap_or_default()).to_string()
 }

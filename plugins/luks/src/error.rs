@@ -1,6 +1,6 @@
 //! What can be wrong with a LUKS volume.
 
-use instar_core::ErrorKind;
+use instar_core::{ErrorKind, quoted, shortened};
 
 /// One reason to refuse an image.
 #[derive(Debug, thiserror::Error)]
@@ -26,13 +26,13 @@ pub(crate) enum Error {
     HeaderSize { size: u64, at: u64 },
     #[error("header says that it is at {stored:#x} and of {size} bytes, but it is at {at:#x}")]
     HeaderOffset { stored: u64, at: u64, size: u64, field: u64 },
-    #[error("the header is checked by '{name}', supported are sha256 and sha512")]
+    #[error("the header is checked by {name}, supported are sha256 and sha512")]
     Algorithm { name: String, at: u64 },
     #[error("the header's checksum is wrong")]
     Checksum { at: u64 },
-    #[error("the metadata is no JSON as specified: {reason}")]
+    #[error("the metadata is no JSON as specified: {}", shortened(.reason))]
     Json { reason: String, at: u64 },
-    #[error("the volume requires '{name}', which is not supported")]
+    #[error("the volume requires {}, which is not supported", quoted(.name))]
     Requirement { name: String, at: u64 },
     #[error("the metadata has no segment")]
     NoSegment { at: u64 },
@@ -40,7 +40,7 @@ pub(crate) enum Error {
     Segments { count: usize, allowed: usize, at: u64 },
     #[error("segment {id} is missing")]
     SegmentMissing { id: u32, at: u64 },
-    #[error("{name} of segment {id} is '{value}', expected a number of bytes, whole sectors")]
+    #[error("{name} of segment {id} is {}, expected a number of bytes, whole sectors", quoted(.value))]
     SegmentNumber { id: u32, name: &'static str, value: String, at: u64 },
     #[error(
         "segment {id} starts at {offset:#x}, in the headers, which end at {headers:#x}: broken, or \
@@ -53,7 +53,7 @@ pub(crate) enum Error {
     SegmentSize { id: u32, offset: u64, size: u64, at: u64 },
     #[error("size of segment {id} is 'dynamic', which only the last one may be")]
     SegmentDynamic { id: u32, at: u64 },
-    #[error("type of segment {id} is '{kind}', supported are crypt and linear")]
+    #[error("type of segment {id} is {}, supported are crypt and linear", quoted(.kind))]
     SegmentType { id: u32, kind: String, at: u64 },
     #[error("segment {id} has integrity protection: its size is in dm-integrity's own metadata")]
     Integrity { id: u32, at: u64 },

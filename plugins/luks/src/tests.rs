@@ -205,7 +205,7 @@ fn each_refusal_of_a_binary_header_names_field_and_value() {
         (
             without_copy(72, b"whirlpool\0"),
             ErrorKind::Unsupported,
-            "luks: the header is checked by 'whirlpool', supported are sha256 and sha512 \
+            "luks: the header is checked by \"whirlpool\", supported are sha256 and sha512 \
              (at file offset 0x48)",
         ),
         (
@@ -273,7 +273,7 @@ fn each_refusal_of_the_metadata_names_field_and_value() {
                 r#"{"segments":{},"config":{"requirements":{"mandatory":["offline-reencrypt"]}}}"#,
             ),
             ErrorKind::Unsupported,
-            "the volume requires 'offline-reencrypt', which is not supported",
+            "the volume requires \"offline-reencrypt\", which is not supported",
         ),
         (
             with_segments(&[segment(1, "crypt", "32768", "dynamic", "")]),
@@ -283,12 +283,12 @@ fn each_refusal_of_the_metadata_names_field_and_value() {
         (
             crypt("-1", "512"),
             ErrorKind::Corrupt,
-            "offset of segment 0 is '-1', expected a number of bytes, whole sectors",
+            "offset of segment 0 is \"-1\", expected a number of bytes, whole sectors",
         ),
         (
             crypt("32768", "513"),
             ErrorKind::Corrupt,
-            "size of segment 0 is '513', expected a number of bytes, whole sectors",
+            "size of segment 0 is \"513\", expected a number of bytes, whole sectors",
         ),
         (
             crypt("0", "dynamic"),
@@ -323,7 +323,7 @@ fn each_refusal_of_the_metadata_names_field_and_value() {
         (
             one("hw-opal", ""),
             ErrorKind::Unsupported,
-            "type of segment 0 is 'hw-opal', supported are crypt and linear",
+            "type of segment 0 is \"hw-opal\", supported are crypt and linear",
         ),
         (
             one("crypt", r#","integrity":{"type":"hmac(sha256)"}"#),
@@ -332,6 +332,39 @@ fn each_refusal_of_the_metadata_names_field_and_value() {
         ),
     ] {
         assert_eq!(refusal(bytes), (kind, format!("luks: {text} (at file offset 0x1000)")));
+    }
+}
+
+/// What is shown of texts that may be as long as the metadata.
+#[test]
+fn the_start_of_a_long_text_is_shown() {
+    let long = "x".repeat(2000);
+    let shown = format!("\"{}\"... (2000 bytes)", "x".repeat(256));
+    let json = |json: &str| Volume { json: json.to_owned(), ..version_2() }.bytes();
+    let required = format!(r#"{{"requirements":{{"mandatory":["{long}"]}}}}"#);
+    for (bytes, text) in [
+        (
+            with_segments(&[segment(0, &long, "32768", "512", "")]),
+            format!("type of segment 0 is {shown}, supported are crypt and linear"),
+        ),
+        (
+            with_segments(&[segment(0, "crypt", &long, "512", "")]),
+            format!("offset of segment 0 is {shown}, expected a number of bytes, whole sectors"),
+        ),
+        (
+            json(&format!(r#"{{"segments":{{}},"config":{required}}}"#)),
+            format!("the volume requires {shown}, which is not supported"),
+        ),
+        (
+            // The message of the parser: 22 bytes before the text, 39 after it.
+            json(&format!(r#"{{"segments":"{long}"}}"#)),
+            format!(
+                "the metadata is no JSON as specified: invalid type: string \"{}... (2061 bytes)",
+                "x".repeat(256 - 22)
+            ),
+        ),
+    ] {
+        assert_eq!(refusal(bytes).1, format!("luks: {text} (at file offset 0x1000)"));
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use instar_core::{Fields, Notices, Result};
+use instar_core::{Fields, Notices, Result, escaped, shortened};
 
 use crate::bitmaps::Directory;
 use crate::disk::{Encryption, Header};
@@ -176,11 +176,11 @@ fn unknown_names(mut features: u64, table: Option<&Fields<'_>>) -> String {
         // Type 0: incompatible.
         if *kind == 0 && features & mask != 0 {
             features &= !mask;
-            names.push(String::from_utf8_lossy(name).escape_debug().to_string());
+            names.push(escaped(name));
         }
     }
     if features != 0 {
         names.push(format!("unknown feature bits {features:#x}"));
     }
-    names.join(", ")
+    shortened(&names.join(", ")).to_string()
 }

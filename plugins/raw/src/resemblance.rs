@@ -105,7 +105,7 @@ const KINDS: &[Kind] = &[
 pub(crate) fn resembles(probe: &Probe<'_>) -> Option<&'static str> {
     let fits = |kind: &&Kind| match kind.test {
         Test::Signature(at, bytes) => has(probe.head(), at, bytes),
-        Test::Trailer(bytes) => probe.last_sector().is_some_and(|sector| has(sector, 0, bytes)),
+        Test::Trailer(bytes) => has(probe.last_sector(), 0, bytes),
         Test::Head(rule) => rule(probe.head()),
     };
     KINDS.iter().find(fits).map(|kind| kind.name)

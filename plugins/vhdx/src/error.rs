@@ -1,6 +1,6 @@
 //! Why a file cannot be read as VHDX.
 
-use instar_core::ErrorKind;
+use instar_core::{ErrorKind, quoted};
 
 use crate::disk::{KIB, LOG_VERSION, MAX_ENTRIES, MIB, VERSION};
 use crate::guid::Guid;
@@ -90,7 +90,7 @@ pub(crate) enum Error {
     LocatorKeyTwice { at: u64, key: &'static str },
     #[error("the parent locator's {key} is not UTF-16 text without a NUL")]
     LocatorText { at: u64, key: &'static str },
-    #[error("the parent locator's {key} is {text:?}, expected a GUID")]
+    #[error("the parent locator's {key} is {}, expected a GUID", quoted(.text))]
     LocatorGuid { at: u64, key: &'static str, text: String },
     #[error("the parent locator has no parent_linkage")]
     LocatorWithoutLinkage { at: u64 },

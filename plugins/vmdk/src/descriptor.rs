@@ -14,9 +14,6 @@ use crate::error::Error;
 /// Most extents of one disk (instar's own limit; VMware's own split disks have one per 2 GB).
 pub(crate) const MAX_EXTENTS: usize = 65_536;
 
-/// Bytes of a line that an error repeats.
-const SHOWN: usize = 120;
-
 /// `CID_NOPARENT`: what `parentCID` says in a disk that has none.
 pub(crate) const CID_NOPARENT: u32 = 0xffff_ffff;
 
@@ -265,10 +262,9 @@ fn hexadecimal(text: &[u8]) -> Option<u32> {
     digits.fold(None, |number, digit| Some(number.unwrap_or(0) << 4 | digit))
 }
 
-/// The start of `text`, fit for a message.
+/// A text of the descriptor, fit for a message.
 fn shown(text: &[u8]) -> String {
-    let text = text.trim_ascii();
-    String::from_utf8_lossy(text.get(..SHOWN).unwrap_or(text)).into_owned()
+    instar_core::quoted(text.trim_ascii()).to_string()
 }
 
 #[cfg(test)]
@@ -370,8 +366,9 @@ mod tests {
         let mut text = b"RW \x1b[31m\xff".to_vec();
         text.extend([b'x'; 500]);
         let error = ExtentLine::parse(&text).unwrap_err().to_string();
-        assert!(error.starts_with("extent line \"RW \\u{1b}[31m\u{fffd}xxx"), "{error}");
-        assert!(error.len() < 220);
+        assert!(error.starts_with("extent line \"RW \\u{1b}[31m\\xffxxx"), "{error}");
+        assert!(error.contains("xxx\"... (509 bytes) is not valid: "), "{error}");
+        assert!(error.len() < 350, "{error}");
     }
 
     #[test]

@@ -96,11 +96,11 @@ pub(crate) enum Error {
     Unterminated { key: &'static str, at: u64 },
     #[error("the descriptor has no {key} with a hexadecimal number")]
     NoContentId { key: &'static str, at: u64 },
-    #[error("createType {name:?} is {why}")]
+    #[error("createType {name} is {why}")]
     CreateType { name: String, why: &'static str },
-    #[error("extent line {line:?} is not valid: {why}")]
+    #[error("extent line {line} is not valid: {why}")]
     ExtentLine { line: String, why: &'static str },
-    #[error("extent type {kind:?} is {why}")]
+    #[error("extent type {kind} is {why}")]
     ExtentType { kind: String, why: &'static str },
     #[error("more than {allowed} extents")]
     TooManyExtents { allowed: usize },

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Fields, Image, Limits, Notices, Result, Role, SECTOR, Storage, read_padded,
+    Backing, Fields, Image, Limits, Notices, Result, Role, SECTOR, Storage, quoted, read_padded,
 };
 
 use crate::descriptor::{self, CID_NOPARENT, CreateType, Descriptor, Parent};
@@ -118,7 +118,8 @@ fn backing(parent: Parent, notices: &Notices) -> Result<Option<Backing>> {
     let Parent { hint, cid } = parent;
     match (&hint, cid) {
         (Some(name), CID_NOPARENT) => notices.warn(format!(
-            "parentCID says that there is no parent, but parentFileNameHint names {name:?}"
+            "parentCID says that there is no parent, but parentFileNameHint names {}",
+            quoted(name.as_encoded_bytes())
         ))?,
         (None, cid) if cid != CID_NOPARENT => notices.warn(format!(
             "parentCID is {cid:08x}, but there is no parentFileNameHint: mapped without a parent"

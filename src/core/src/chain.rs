@@ -12,7 +12,7 @@ use crate::buffers::Buffers;
 use crate::rows::{Columns, Rows};
 use crate::{
     Batch, Context, Error, ErrorKind, Extent, ExtentSource, Limits, Place, Result, Row, RunKind,
-    SECTOR, Status, Storage, check_length, run_from,
+    SECTOR, Status, Storage, check_length, run_from, shown_path,
 };
 
 /// One open image of a chain, and what is known of the range it was last asked about.
@@ -292,7 +292,7 @@ impl Layer {
         let name = self.source.files().get(index);
         let text = format!(
             "data past the end of {}: {length:#x} bytes at {:#x}, but the file ends at {end:#x}",
-            name.map_or(&self.path, |file| &file.name).display(),
+            shown_path(name.map_or(&self.path, |file| &file.name)),
             place.offset,
         );
         context.notices.concern(&self.path);

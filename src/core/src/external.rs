@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use crate::{Advice, Error, ErrorKind, FileStorage, ImageFile, Result, Storage};
+use crate::{Advice, Error, ErrorKind, FileStorage, ImageFile, Result, Storage, quoted};
 
 /// What to do about other files that an image names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,12 +96,12 @@ pub struct Backing {
     pub identifiers: Vec<[u8; 16]>,
 }
 
-/// A name from an image, made safe to print: quoted, control characters escaped.
+/// A name from an image, made safe to print: quoted, escaped, and only the start of it if long.
 struct Shown<'a>(&'a OsStr);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        quoted(self.0.as_bytes()).fmt(f)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::buffers::Buffers;
 use crate::external::{Found, listed};
 use crate::{
     Advice, Backing, Chain, Context, Error, ErrorKind, ExtentSource, Image, ImageFormat, Layer,
-    Limits, Location, Registry, Result, Storage, detect, open_layer,
+    Location, Registry, Result, Storage, detect, open_layer, quoted,
 };
 
 /// Opens the image in `storage` and, as far as the policy of the context's opener lets it, the
@@ -145,8 +145,8 @@ impl Opening<'_> {
     fn stated(&self, backing: &Backing, found: &Found) -> Result<Option<&'static dyn ImageFormat>> {
         let Some(name) = &backing.format else { return Ok(None) };
         let format = self.registry.find(name).map_err(|error| {
-            let below = found.location.path().as_os_str();
-            let text = format!("its backing file {below:?}: {error}");
+            let below = quoted(found.location.path().as_os_str().as_encoded_bytes());
+            let text = format!("its backing file {below}: {error}");
             Error::new(error.kind(), text).with_advice(Advice::IgnoreExternal)
         })?;
         Ok(Some(format))
@@ -176,6 +176,13 @@ fn hex(bytes: &[u8; 16]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("more than {allowed} backing files, the most that --max-depth allows: {shown}")]
+struct TooDeep {
+    allowed: usize,
+    shown: String,
+}
+
 /// The files that were passed on the way down.
 #[derive(Default)]
 struct Trail {
@@ -196,13 +203,14 @@ impl Trail {
             let text = format!("the images name each other in a circle: {}", self.shown());
             return Err(Error::new(ErrorKind::External, text).with_advice(Advice::IgnoreExternal));
         }
-        let below = self.seen.len() as u64 - 1;
-        Limits::check("the number of backing files", below, context.limits.depth as u64).map_err(
-            |error| {
-                let text = format!("{error}: {}", self.shown());
-                Error::new(error.kind(), text).with_advice(Advice::RaiseDepth)
-            },
-        )
+        let allowed = context.limits.depth;
+        if self.seen.len() - 1 > allowed {
+            // How many there are is not known: no further one is opened.
+            let shown = self.shown();
+            let error = Error::new(ErrorKind::Limit, TooDeep { allowed, shown });
+            return Err(error.with_advice(Advice::RaiseDepth));
+        }
+        Ok(())
     }
 
     fn shown(&self) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{Advice, Error, ErrorKind, ImageFormat, Result};
+use crate::{Advice, Error, ErrorKind, ImageFormat, Result, quoted};
 
 /// What a plugin submits with [`register!`](crate::register!).
 pub struct Registration {
@@ -97,7 +97,7 @@ impl Registry {
             .map(|entry| entry.format)
             .find(|format| names(*format).any(|known| known == name))
             .ok_or_else(|| {
-                Error::new(ErrorKind::Usage, format!("unknown format {name:?}"))
+                Error::new(ErrorKind::Usage, format!("unknown format {}", quoted(name)))
                     .with_advice(Advice::ListFormats)
             })
     }

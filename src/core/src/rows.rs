@@ -186,7 +186,9 @@ pub struct Row {
     pub length: u64,
     /// Byte offset in the file, if [`Flags::has_offset`]; else 0.
     pub offset: u64,
-    /// Index into [`Chain::files`], if [`Flags::has_offset`]; else 0.
+    /// Index into the files of all layers ([`Chain::files`]; in a program that uses the library,
+    /// `Image::files`), if [`Flags::has_offset`]. Else it is 0 and says nothing: not that the range
+    /// is in the first file.
     pub file: u32,
     /// Which layer decided; 0 is the top.
     pub depth: u32,

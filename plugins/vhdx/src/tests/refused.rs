@@ -505,3 +505,19 @@ fn each_refusal_says_what_is_wrong_and_where() {
         assert_eq!(refusal(&sample), (kind, text.to_owned()), "{name}");
     }
 }
+
+#[test]
+fn the_start_of_a_long_text_is_shown() {
+    let long = "x".repeat(5000);
+    let link = ("parent_linkage", long.as_str());
+    let item = locator(VHDX_LOCATOR, &[link, ("relative_path", "a")]);
+    let sample = Sample::child(1, &chunked(4096, &[(&[0], 0)])).with(|s| s.items[0].2 = item);
+    assert_eq!(
+        open(&Vhdx, sample.storage()).err().unwrap().to_string(),
+        format!(
+            "vhdx: the parent locator's parent_linkage is \"{}\"... (5000 bytes), expected a GUID \
+             (at file offset 0x210070)",
+            "x".repeat(256)
+        )
+    );
+}
