@@ -47,6 +47,7 @@ pub(crate) const REASONS: &[Reason] = &[
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: block table is too short: " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: resource of " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: property list " },
+    Reason { id: "dmg-detected", formats: DMG, says: " bytes ends in the trailer, which has " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: the image is split into " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: data offset of a block table is " },
     Reason { id: "dmg-chunks", formats: DMG, says: "dmg: no block table has a chunk" },

@@ -7,6 +7,8 @@ use instar_core::ErrorKind;
 pub(crate) enum Error {
     #[error("no trailer: 'koly' is not in the last two sectors of the file")]
     NoTrailer,
+    #[error("the file of {file} bytes ends in the trailer, which has 512 bytes")]
+    TrailerCut { file: u64, at: u64 },
     #[error("the image is encrypted as a whole, so that its tables cannot be read")]
     Encrypted,
     #[error("the trailer is at the start of the file, not at its end, which is not supported")]
@@ -92,6 +94,7 @@ impl From<Error> for instar_core::Error {
             | Error::Depth { at, .. } => (ErrorKind::Limit, Some(at)),
             Error::DataForkOutside { at, .. }
             | Error::AreaOutside { at, .. }
+            | Error::TrailerCut { at, .. }
             | Error::ResourceData { at, .. }
             | Error::Resource { at, .. }
             | Error::Xml { at, .. }

@@ -64,6 +64,7 @@ impl ImageFormat for Dmg {
             Some(_) => Confidence::Hint,
             // Opening will say what it is instead.
             None if Head::of(probe.head()).is_some() => Confidence::Magic,
+            None if Trailer::find_cut(probe.tail(), probe.len()).is_some() => Confidence::Hint,
             None => Confidence::No,
         }
     }

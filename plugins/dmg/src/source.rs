@@ -82,18 +82,22 @@ fn read_trailer(image: &Image<'_>) -> Result<Trailer> {
     let tail = tail.get(..length).unwrap_or_default();
     match Trailer::find(tail, storage.len()) {
         Some(found) => found.decode(),
-        None => Err(no_trailer(image)?.into()),
+        None => Err(no_trailer(image, tail)?.into()),
     }
 }
 
-/// What is wrong with a file that has no trailer where it belongs.
-fn no_trailer(image: &Image<'_>) -> Result<Error> {
+/// What is wrong with a file that has no trailer where it belongs, in `tail`.
+fn no_trailer(image: &Image<'_>, tail: &[u8]) -> Result<Error> {
     let mut head = [0; Trailer::LENGTH];
     read_padded(image.storage.as_ref(), 0, &mut head)
         .map_err(|error| CoreError::io("cannot read the start of the file", error).at(0))?;
-    let length = usize::try_from(image.storage.len()).unwrap_or(head.len()).min(head.len());
+    let file = image.storage.len();
+    let length = usize::try_from(file).unwrap_or(head.len()).min(head.len());
     Ok(match Head::of(head.get(..length).unwrap_or_default()) {
-        None => Error::NoTrailer,
+        None => match Trailer::find_cut(tail, file) {
+            Some(at) => Error::TrailerCut { file, at },
+            None => Error::NoTrailer,
+        },
         Some(Head::Encrypted) => Error::Encrypted,
         Some(Head::Trailer) => Error::TrailerInFront,
     })

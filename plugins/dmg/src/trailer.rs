@@ -91,6 +91,16 @@ impl Trailer {
         Some(Found(Fields::new("trailer", at, bytes)))
     }
 
+    /// File offset of a usual trailer that the file ends in, if something is in front of it. `tail`
+    /// and `length` as of [`Self::find`].
+    pub(crate) fn find_cut(tail: &[u8], length: u64) -> Option<u64> {
+        let first = tail.len().saturating_sub(Self::LENGTH - 1);
+        let rest = tail.get(first..)?;
+        let found = rest.windows(USUAL.len()).position(|bytes| bytes == USUAL)?;
+        let start = length.checked_sub(rest.len() as u64)?;
+        Some(start.saturating_add(found as u64)).filter(|at| *at > 0)
+    }
+
     /// Decodes a trailer whose magic is known to be there.
     fn decode(fields: Fields<'_>) -> Result<Self> {
         let segments = fields.be32(60)?;

@@ -441,14 +441,32 @@ fn a_trailer_that_the_file_ends_in_is_not_made_up() {
     let whole = mixed().bytes();
     let lone = [b"koly\0\0\0\x04\0\0\x02\0".as_slice(), &[0; 500]].concat();
     let missing = "dmg: no trailer: 'koly' is not in the last two sectors of the file".to_owned();
-    for cut in (1..=512).rev() {
+    for cut in 1..=512 {
         // What is left reads as the trailer, filled up with zeros.
-        for bytes in [&whole, &lone] {
-            let bytes = bytes[..bytes.len() - cut].to_vec();
-            let answer = probe(&Dmg, &MemoryStorage::from_bytes(bytes.clone()));
-            assert_eq!(answer, Confidence::No, "{cut}");
-            assert_eq!(refusal(bytes), (ErrorKind::WrongFormat, missing.clone()), "{cut}");
-        }
+        let bytes = whole[..whole.len() - cut].to_vec();
+        let answer = probe(&Dmg, &MemoryStorage::from_bytes(bytes.clone()));
+        let (file, at) = (bytes.len(), whole.len() - 512);
+        // The first 12 bytes are the same in all.
+        let (confidence, expected) = match cut {
+            ..=500 => (
+                Confidence::Hint,
+                (
+                    ErrorKind::Corrupt,
+                    format!(
+                        "dmg: the file of {file} bytes ends in the trailer, which has 512 bytes \
+                         (at file offset {at:#x})"
+                    ),
+                ),
+            ),
+            _ => (Confidence::No, (ErrorKind::WrongFormat, missing.clone())),
+        };
+        assert_eq!(answer, confidence, "{cut}");
+        assert_eq!(refusal(bytes), expected, "{cut}");
+        // Nothing of an image is in front of this one.
+        let bytes = lone[..512 - cut].to_vec();
+        let answer = probe(&Dmg, &MemoryStorage::from_bytes(bytes.clone()));
+        assert_eq!(answer, Confidence::No, "{cut}");
+        assert_eq!(refusal(bytes), (ErrorKind::WrongFormat, missing.clone()), "{cut}");
     }
     // A trailer alone: of an image whose start is lost.
     assert_eq!(probe(&Dmg, &MemoryStorage::from_bytes(lone.clone())), Confidence::Fallback);

@@ -31,7 +31,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    pub(crate) fn has_magic(bytes: &[u8; HEADER]) -> bool {
+    pub(crate) fn has_magic(bytes: &[u8]) -> bool {
         bytes.starts_with(&MAGIC)
     }
 

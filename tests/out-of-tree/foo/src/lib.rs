@@ -55,13 +55,13 @@ impl ImageFormat for Foo {
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
-        match probe.head().first_chunk::<HEADER>() {
-            Some(header) if Header::has_magic(header) => match Header::decode(header) {
-                Ok(_) => Confidence::Verified,
-                // Opening will say what is wrong.
-                Err(_) => Confidence::Magic,
-            },
-            _ => Confidence::No,
+        if !Header::has_magic(probe.head()) {
+            return Confidence::No;
+        }
+        match probe.head().first_chunk::<HEADER>().map(Header::decode) {
+            Some(Ok(_)) => Confidence::Verified,
+            // Broken, or the file ends in it: opening will say what is wrong.
+            _ => Confidence::Magic,
         }
     }
 
