@@ -41,7 +41,7 @@ pub struct Options {
 
 impl Options {
     /// The defaults: the format is detected, other files are refused, the whole disk is mapped,
-    /// notices are dropped.
+    /// warnings and notes are dropped.
     pub fn new() -> Self {
         Self::default()
     }
@@ -84,13 +84,13 @@ impl Options {
         self
     }
 
-    /// Whether what would be a notice is an error.
+    /// Whether warnings are errors.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
-    /// Where notices go: what is odd about the image without stopping its map.
+    /// Where warnings and notes go: what a user should know about an image that has a map.
     pub fn on_notice(mut self, sink: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
         self.sink = Some(Box::new(sink));
         self
@@ -293,7 +293,7 @@ impl Extents<'_> {
     ///
     /// # Errors
     /// What a format met at the point that the extents have reached, the end of the map included. At
-    /// the end, if notices are errors: that a file was written to meanwhile.
+    /// the end, if warnings are errors: that a file was written to meanwhile.
     pub fn next_batch(&mut self) -> Result<&[Row]> {
         if self.given >= self.batch.len() {
             self.load()?;

@@ -461,6 +461,32 @@ fn a_file_without_a_command() {
     }
 }
 
+/// Core and the formats speak to programs: their texts name no option and no command.
+#[test]
+fn texts_of_core_and_formats_name_no_option() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![top.join("src/core/src"), top.join("plugins")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                    let after = line.split("--").nth(1).unwrap_or_default();
+                    let option = after.starts_with(|c: char| c.is_ascii_lowercase());
+                    let command = line.contains("'instar ");
+                    assert!(!option && !command, "{}: {line}", path.display());
+                }
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 100, "{files} files");
+}
+
 /// Without arguments there is help, but on standard error, and a script notices.
 #[test]
 fn no_arguments() {

@@ -27,7 +27,7 @@ use common::trace::{self, traced};
 
 /// What images say is not below their directory.
 const OUTSIDE: &str = "which is not below the image's directory";
-const ALLOW: &str = "--allow-under DIR allows files below DIR";
+const ALLOW: &str = "\n  tip: --allow-under=DIR also opens files below DIR\n";
 const IGNORE: &str = "\n  tip: --external=ignore maps FILE alone\n";
 const PROTOCOL: &str = "which looks like a protocol and is never followed";
 
