@@ -83,8 +83,8 @@ pub fn parse_size(text: &str) -> Option<u64> {
 /// Runs the command with these arguments, the program's name first.
 ///
 /// The map goes to standard output, problems to standard error: one line each, with tips on lines
-/// of their own. The exit code is 0 for success (also if the reader of the output went away) and 1
-/// for any failure.
+/// of their own. The exit code is 0 for success (also if the reader of the output went away before
+/// anything was found to be wrong) and 1 for any failure.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli::parse(arguments) {
         cli::Parsed::Command(cli::Command::Map(options)) => map::run(&options),

@@ -145,8 +145,7 @@ pub(crate) fn fail(message: &impl Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Writes one line to standard error. What a terminal would act on, and what has no shape, is
-/// escaped.
+/// Writes one line to standard error.
 pub(crate) fn say(message: &impl Display) {
     say_after("instar: ", message);
 }
@@ -164,14 +163,36 @@ pub(crate) fn fail_with_text(text: &str) -> ExitCode {
 }
 
 fn say_after(start: &str, message: &impl Display) {
-    let mut line = String::from(start);
-    line.push_str(&escaped(&message.to_string()));
+    let line = line(start, &message.to_string());
+    // There is nobody to tell if standard error is gone.
+    let _ = Patient(io::stderr()).write_all(line.as_bytes());
+}
+
+/// A message as one line that begins with `start`. What a terminal would act on, and what has no
+/// shape, is escaped.
+fn line(start: &str, message: &str) -> String {
+    let mut line = format!("{start}{}", escaped(message));
     if line.len() > MAX_LINE {
         let end = (0..=MAX_LINE).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
         line.truncate(end);
         line.push_str("...");
     }
     line.push('\n');
-    // There is nobody to tell if standard error is gone.
-    let _ = Patient(io::stderr()).write_all(line.as_bytes());
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    #[test]
+    fn a_message_is_one_line_and_not_endless() {
+        assert_eq!(line("instar: ", "a\nb\u{9b}\u{202e}\u{e9}"), "instar: a\\nb\\u{9b}\\u{202e}\u{e9}\n");
+        let most = "x".repeat(MAX_LINE - 8);
+        assert_eq!(line("instar: ", &most), format!("instar: {most}\n"));
+        // Two bytes each, and 8 of the name.
+        let long = line("instar: ", &"\u{e9}".repeat(MAX_LINE));
+        assert_eq!(long, format!("instar: {}...\n", "\u{e9}".repeat(MAX_LINE / 2 - 4)));
+    }
 }
