@@ -61,6 +61,7 @@ fn registered_samples_obey_the_laws() {
     for (name, checked) in checked {
         assert!(checked.samples > 0 && checked.damaged >= 1000, "{name}: {checked:?}");
         assert!(checked.faults > 0, "{name}: {checked:?}");
+        assert!(checked.cut >= 600, "{name}: {checked:?}");
     }
 }
 

@@ -82,6 +82,7 @@ impl Header {
         if version != Self::VERSION {
             return Err(Error::Version { version }.into());
         }
+        fields.require(HEADER_BYTES)?;
         let cluster_sectors = fields.le32(28)?;
         if !(1..=MAX_CLUSTER).contains(&cluster_sectors) {
             return Err(Error::Cluster { sectors: cluster_sectors, allowed: MAX_CLUSTER }.into());

@@ -19,6 +19,8 @@ pub(crate) enum Error {
     TableOutside { entries: u32, file: u64 },
     #[error("format extension is in sector {sector}, outside the file of {file} bytes")]
     ExtensionOutside { sector: u64, file: u64 },
+    #[error("format extension is cut short: the file has {file} bytes, {needed} are needed")]
+    ExtensionCut { file: u64, needed: u64, at: u64 },
     #[error("format extension has the magic {found:#018x}, expected 0xab234cef23dcea87")]
     ExtensionMagic { found: u64, at: u64 },
     #[error("format extension has the checksum {stored:02x?}, expected {computed:02x?}")]
@@ -55,7 +57,8 @@ impl From<Error> for instar_core::Error {
             Error::TableTooSmall { .. } | Error::TableOutside { .. } => (Corrupt, 32),
             Error::ExtensionOutside { .. } => (Corrupt, 56),
             Error::FeatureUnknown { at, .. } | Error::FeatureFlags { at, .. } => (Unsupported, at),
-            Error::ExtensionMagic { at, .. }
+            Error::ExtensionCut { at, .. }
+            | Error::ExtensionMagic { at, .. }
             | Error::ExtensionChecksum { at, .. }
             | Error::FeaturesEndless { at }
             | Error::FeatureTooLarge { at, .. }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::cut::check_cut;
 use super::hostile::damage;
 use super::samples::SampleRegistration;
 use super::storage::Failing;
@@ -26,6 +27,8 @@ pub struct Checked {
     pub samples: usize,
     /// Damaged variants of them that are a map or an error.
     pub damaged: usize,
+    /// Variants that end early and are a map, or an error that blames nothing that is missing.
+    pub cut: usize,
     /// Calls to the storage that were made to fail, and were an error.
     pub faults: usize,
 }
@@ -40,6 +43,10 @@ pub struct Checked {
 /// - The answer does not depend on the unit of reads.
 /// - If the storage fails, so does opening or mapping, as [`ErrorKind::Io`].
 /// - Other files are not needed, or asked for through [`Image::members`].
+/// - An image that is cut short is a map, or an error that does not blame what is not in the file:
+///   one about something past the end of the file says how long the file is, and none depends on
+///   the zeros that fill up the last sector. ([`Fields::decode`](crate::Fields::decode) sees to
+///   that.)
 /// - Every truncated or damaged variant is a map or an error; none panics or goes on without end.
 ///
 /// # Panics
@@ -62,6 +69,7 @@ pub fn check_format(format: &dyn ImageFormat, samples: &[Sample]) -> Checked {
         check_read_units(format, sample, &about);
         check_other_files(format, sample, &about);
         checked.faults += check_faults(format, sample, &about);
+        checked.cut += check_cut(format, sample.image(), &about);
         checked.damaged += check_damaged(format, sample);
         checked.samples += 1;
     }
