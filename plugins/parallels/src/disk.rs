@@ -74,6 +74,13 @@ impl Header {
             && fields.le32(16).is_ok_and(|version| version == Self::VERSION)
     }
 
+    /// Whether a file of `length` bytes that starts with `head` has a magic, but ends before its
+    /// version does.
+    pub(crate) fn is_cut_at(head: &[u8; HEADER_BYTES], length: u64) -> bool {
+        let magic = Fields::new("header", 0, head).array(0);
+        magic.is_ok_and(|magic| Kind::of(magic).is_some()) && length < 20
+    }
+
     /// Decodes the header and checks what needs no look elsewhere.
     pub(crate) fn decode(fields: Fields<'_>) -> Result<Self> {
         let magic = fields.array(0)?;

@@ -48,13 +48,17 @@ impl ImageFormat for Parallels {
     }
 
     fn divergences(&self) -> &'static [&'static str] {
-        &["metadata-outside-file", "parallels-odd-clusters", "qemu-crash"]
+        &["magic-cut", "metadata-outside-file", "parallels-odd-clusters", "qemu-crash"]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         let Some(head) = probe.head().first_chunk::<HEADER_BYTES>() else {
             return Confidence::No;
         };
+        // Opening will say that the header is cut short.
+        if Header::is_cut_at(head, probe.len()) {
+            return Confidence::Magic;
+        }
         if !Header::is_at(head) {
             return Confidence::No;
         }

@@ -10,6 +10,8 @@ use crate::error::Error;
 pub(crate) const MAGIC: [u8; 4] = [0x51, 0x46, 0x49, 0xfb];
 /// Byte offset of the version.
 pub(crate) const VERSION_AT: usize = 4;
+/// Where the version ends: before, nothing tells qcow2 from qcow.
+pub(crate) const VERSION_END: u64 = 8;
 /// Byte offset of cluster_bits.
 pub(crate) const CLUSTER_BITS_AT: usize = 20;
 /// cluster_bits: the specification's minimum, and qemu's maximum (2 MiB).

@@ -45,7 +45,13 @@ impl ImageFormat for Qcow2 {
     }
 
     fn divergences(&self) -> &'static [&'static str] {
-        &["data-file-folder", "external-refused", "metadata-outside-file", "qemu-crash"]
+        &[
+            "data-file-folder",
+            "external-refused",
+            "magic-cut",
+            "metadata-outside-file",
+            "qemu-crash",
+        ]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
@@ -56,7 +62,10 @@ impl ImageFormat for Qcow2 {
             return Confidence::No;
         };
         match version {
-            // The same magic with version 1 is qcow, another format; with 0 it is nothing.
+            // Opening will say that the header is cut short.
+            _ if probe.len() < disk::VERSION_END => Confidence::Magic,
+            // The same magic with version 1 is qcow, another format; with 0 it is nothing, and raw
+            // to qemu too.
             0 | 1 => Confidence::No,
             2 | 3 if disk::CLUSTER_BITS.contains(&bits) => Confidence::Verified,
             _ => Confidence::Magic,

@@ -27,7 +27,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use instar_core::{Confidence, ExtentSource, Image, ImageFormat, Probe, Result};
+use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
 
 use disk::{HEADER, Header};
 use source::FooSource;
@@ -56,11 +56,13 @@ impl ImageFormat for Foo {
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         match probe.head().first_chunk::<HEADER>() {
-            Some(header) if Header::has_magic(header) => match Header::decode(header) {
-                Ok(_) => Confidence::Verified,
-                // Opening will say what is wrong.
-                Err(_) => Confidence::Magic,
-            },
+            Some(header) if Header::has_magic(header) => {
+                match Header::decode(Fields::new("header", 0, header)) {
+                    Ok(_) => Confidence::Verified,
+                    // Opening will say what is wrong.
+                    Err(_) => Confidence::Magic,
+                }
+            }
             _ => Confidence::No,
         }
     }
