@@ -374,6 +374,42 @@ fn strict_makes_warnings_errors() {
     assert_eq!(strict.text(), HEADER, "the row that was warned of is not printed");
 }
 
+/// What the zero flag hides: the map is qemu's, but a table that was overwritten, here by refcounts
+/// of 1, is noticed.
+#[test]
+fn space_of_zeros_past_the_end_is_a_warning() {
+    if !cfg!(feature = "qcow2") {
+        eprintln!("skipped: qcow2 is not compiled in");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut image = qcow2(2 * 4096);
+    let entries = image.len();
+    image[3 << 12..(3 << 12) + 8].copy_from_slice(&(entries as u64 | 1 << 63).to_be_bytes());
+    image.resize(entries + 4096, 0);
+    let refcounts = 0x0001_0001_0001_0001_u64;
+    for entry in image[entries..].chunks_exact_mut(8) {
+        entry.copy_from_slice(&refcounts.to_be_bytes());
+    }
+    std::fs::write(folder.path().join("zeros.qcow2"), image).unwrap();
+
+    let offset = refcounts & !0x1ff;
+    let row = |start: u64| {
+        format!(
+            "{{ \"start\": {start}, \"length\": 4096, \"depth\": 0, \"present\": true, \
+             \"zero\": true, \"data\": false, \"compressed\": false, \"offset\": {offset}}}"
+        )
+    };
+    let lax = instar(folder.path(), &["map", "--output=json", "zeros.qcow2"]);
+    assert_eq!((lax.status, lax.text()), (0, format!("[{},\n{}]\n", row(0), row(4096))));
+    let text = "instar: zeros.qcow2: warning: space of zeros past the end of zeros.qcow2: 0x1000 \
+                bytes at 0x1000100010000, but the file ends at 0x5000\n";
+    assert_eq!(lax.stderr, text);
+    let strict = instar(folder.path(), &["map", "--strict", "zeros.qcow2"]);
+    strict.failed_properly().unwrap();
+    assert!(strict.stderr.contains("space of zeros past the end of "), "{}", strict.stderr);
+}
+
 /// `--max-extents` prints as many ranges and then fails, visibly.
 #[test]
 fn a_map_ends_after_so_many_ranges() {

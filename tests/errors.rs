@@ -134,16 +134,23 @@ fn empty_file() {
                 continue;
             }
             "bochs" => "the file does not start with 'Bochs Virtual HD Image' (at file offset 0x0)",
-            "cloop" => "no preamble: 'V2.0' is not at byte 11 of the file (at file offset 0xb)",
+            "cloop" => {
+                "header is cut short: the file has 0 bytes, at least 15 are needed (at file offset \
+                 0x0)"
+            }
             "dmg" => "no trailer: 'koly' is not in the last two sectors of the file",
             "luks" => "no LUKS header: the magic is missing (at file offset 0x0)",
             "parallels" => {
-                "the magic is [00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00], \
-                 expected 'WithoutFreeSpace' or 'WithouFreSpacExt' (at file offset 0x0)"
+                "header is cut short: the file has 0 bytes, at least 16 are needed (at file offset \
+                 0x0)"
             }
-            "vdi" => "signature is 0x00000000, expected 0xbeda107f (at file offset 0x40)",
+            "vdi" => {
+                "header is cut short: the file has 0 bytes, at least 68 are needed (at file offset \
+                 0x40)"
+            }
             "qcow" | "qcow2" | "qed" => {
-                "header is too short: 4 bytes at 0 do not fit in 0 (at file offset 0x0)"
+                "header is cut short: the file has 0 bytes, at least 4 are needed (at file offset \
+                 0x0)"
             }
             "vhd" => "the file is empty, a footer needs 512 bytes",
             "vhdx" => "the file does not start with the signature `vhdxfile`",

@@ -390,6 +390,8 @@ def _walk_cases():
                lambda: unaligned(COPIED | ZERO), windows=wide)
     yield case("ext-l2-unaligned", "unallocated subclusters in an unaligned cluster",
                extended_unaligned)
+    yield case("l2-is-refcounts", "an L2 table of refcounts: zero clusters with space far past the "
+               "end of the file", lambda: with_entries(*[0x0001000100010001] * 20))
     yield case("zero-in-v2", "zero cluster in a version 2 image",
                lambda: with_entries(ZERO, version=2), windows=small)
     yield case("zero-in-v2-later", "zero cluster in a version 2 image behind a hole, which is "

@@ -108,6 +108,15 @@ pub(crate) const DIVERGENCES: &[Divergence] = &[
         reason: "a truncated image is not an empty disk",
     },
     Divergence {
+        id: "magic-cut",
+        formats: &["parallels", "qcow2"],
+        images: &["qcow2-bad-magic-only"],
+        outputs: BOTH,
+        versions: ALL,
+        kind: Kind::DetectsOtherwise,
+        reason: "a truncated image is not a raw disk",
+    },
+    Divergence {
         id: "qemu-crash",
         formats: &["parallels", "qcow2", "qed", "vmdk", "vhd"],
         images: &["parallels-2-tib", "qcow2-aes-long-run", "qed-long-run"],

@@ -13,7 +13,6 @@ pub(crate) struct Reason {
 const CLOOP: &[&str] = &["cloop"];
 const DMG: &[&str] = &["dmg"];
 const PARALLELS: &[&str] = &["parallels"];
-const QCOWS: &[&str] = &["qcow", "qcow2"];
 const VDI: &[&str] = &["vdi"];
 const VHD: &[&str] = &["vhd"];
 const VMDK: &[&str] = &["vmdk"];
@@ -25,7 +24,7 @@ pub(crate) const REASONS: &[Reason] = &[
     Reason { id: "metadata-outside-file", formats: &[], says: " is outside the file" },
     Reason { id: "metadata-outside-file", formats: &[], says: ", outside the file of " },
     Reason { id: "metadata-outside-file", formats: VHDX, says: " runs past the end of the file" },
-    Reason { id: "metadata-outside-file", formats: QCOWS, says: "header is too short: " },
+    Reason { id: "metadata-outside-file", formats: &[], says: " is cut short: the file has " },
     // What qemu-img skips, and what `map` there never looks at.
     Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: createType " },
     Reason { id: "broken-parts-skipped", formats: VMDK, says: "vmdk: grain size is 0 sectors" },

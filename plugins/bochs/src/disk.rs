@@ -34,6 +34,9 @@ impl Header {
     /// Bytes of the fields that are read, in the version that has more of them.
     pub(crate) const LENGTH: usize = 96;
 
+    /// The same in version 1.
+    const LENGTH_1: usize = 92;
+
     /// How a file starts.
     pub(crate) const MAGIC: &[u8] = b"Bochs Virtual HD Image\0";
     const TYPE: &[u8] = b"Redolog\0";
@@ -47,6 +50,7 @@ impl Header {
         if !fields.bytes().starts_with(Self::MAGIC) {
             return Err(Error::Magic.into());
         }
+        fields.require(Self::LENGTH_1)?;
         let (kind, subtype) = (fields.array::<16>(32)?, fields.array::<16>(48)?);
         if !kind.starts_with(Self::TYPE) {
             return Err(Error::Type { found: text(&kind), at: fields.offset_of(32) }.into());

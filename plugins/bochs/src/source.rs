@@ -20,7 +20,8 @@ impl BochsSource {
         let mut head = [0; Header::LENGTH];
         read_padded(image.storage.as_ref(), 0, &mut head)
             .map_err(|error| CoreError::io("cannot read the header", error).at(0))?;
-        let header = Header::decode(Fields::new("header", 0, &head))?;
+        let file = image.storage.len();
+        let header = Fields::decode("header", 0, &head, file, Header::decode)?;
         catalog::check(&header, image)?;
         Ok(Self { size: header.size, files: [image.file()] })
     }

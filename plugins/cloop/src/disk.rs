@@ -70,11 +70,14 @@ impl Header {
 
     /// Decodes a header and checks what needs no look elsewhere.
     pub(crate) fn decode(fields: Fields<'_>) -> Result<Self> {
+        // The version, of four letters.
+        fields.require(15)?;
         match Preamble::of(fields.bytes()) {
             Some(Preamble::Version2) => {}
             Some(Preamble::Version4) => return Err(Error::Version.into()),
             None => return Err(Error::NoPreamble.into()),
         }
+        fields.require(Self::LENGTH)?;
         let block_size = fields.be32(Self::BLOCK_SIZE)?;
         if block_size == 0 || u64::from(block_size) % SECTOR != 0 || block_size > MAX_BLOCK {
             let (size, allowed) = (block_size, MAX_BLOCK);

@@ -56,7 +56,8 @@ fn each_refusal_names_field_and_value() {
         (
             Vec::new(),
             ErrorKind::WrongFormat,
-            "cloop: no preamble: 'V2.0' is not at byte 11 of the file (at file offset 0xb)",
+            "cloop: header is cut short: the file has 0 bytes, at least 15 are needed (at file \
+             offset 0x0)",
         ),
         (
             patched(sample(), 14, b"1"),

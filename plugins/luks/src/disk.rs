@@ -14,6 +14,8 @@ pub(crate) enum Magic {
 impl Magic {
     /// Without the version.
     pub(crate) const BYTES: &[u8; 6] = b"LUKS\xba\xbe";
+    /// Bytes of magic and version.
+    pub(crate) const LENGTH: usize = 8;
 
     /// The magic and version at the start of `head`, if they are there.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {

@@ -28,6 +28,8 @@ pub(crate) enum Error {
     HeaderOffset { stored: u64, at: u64, size: u64, field: u64 },
     #[error("the header is checked by {name}, supported are sha256 and sha512")]
     Algorithm { name: String, at: u64 },
+    #[error("header is cut short: the file has {file} bytes, {needed} are needed")]
+    HeaderCut { file: u64, needed: u64, at: u64 },
     #[error("the header's checksum is wrong")]
     Checksum { at: u64 },
     #[error("the metadata is no JSON as specified: {}", shortened(.reason))]
@@ -77,6 +79,7 @@ impl From<Error> for instar_core::Error {
             | Error::KeySlotState { at, .. }
             | Error::KeyMaterial { at, .. }
             | Error::HeaderSize { at, .. }
+            | Error::HeaderCut { at, .. }
             | Error::Checksum { at }
             | Error::Json { at, .. }
             | Error::SegmentMissing { at, .. }

@@ -31,9 +31,10 @@ impl LuksSource {
         let mut head = [0; PartitionHeader::LENGTH];
         read_padded(image.storage.as_ref(), 0, &mut head)
             .map_err(|error| CoreError::io("cannot read the header", error).at(0))?;
+        let file = image.storage.len();
         let pieces = match Magic::of(&head) {
             Some(Magic::Version1) => {
-                let header = PartitionHeader::decode(Fields::new("header", 0, &head))?;
+                let header = Fields::decode("header", 0, &head, file, PartitionHeader::decode)?;
                 vec![payload(&header, image)?]
             }
             // Without a magic the first header may be lost, and its copy still there.
@@ -41,7 +42,10 @@ impl LuksSource {
                 let copy = version2::read(magic.is_some(), image)?;
                 metadata::pieces(&copy, image)?
             }
-            Some(Magic::Other(version)) => return Err(Error::Version { version }.into()),
+            Some(Magic::Other(version)) => {
+                Fields::stored("header", 0, &head, file).require(Magic::LENGTH)?;
+                return Err(Error::Version { version }.into());
+            }
         };
         Ok(Self { files: [image.file()], pieces })
     }

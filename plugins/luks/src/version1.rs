@@ -28,6 +28,7 @@ impl PartitionHeader {
     /// Decodes a header whose magic and version are known to be right, and checks that its parts
     /// do not overlap.
     pub(crate) fn decode(fields: Fields<'_>) -> Result<Self> {
+        fields.require(Self::LENGTH)?;
         let sector = fields.be32(Self::PAYLOAD_OFFSET)?;
         let at = fields.offset_of(Self::PAYLOAD_OFFSET);
         if sector == 0 {

@@ -89,9 +89,8 @@ impl Copy {
     /// Reads the header at `at` and verifies its checksum.
     fn read(storage: &Arc<dyn Storage>, at: u64, limits: &Limits) -> Result<Self> {
         let mut reader = TableReader::new("header", Arc::clone(storage), limits);
-        let first = reader.bytes(at, BinaryHeader::LENGTH)?;
-        let header = BinaryHeader::decode(Fields::new("header", at, first))?;
-        let mut binary = first.to_vec();
+        let header = reader.decode(at, BinaryHeader::LENGTH, BinaryHeader::decode)?;
+        let mut binary = reader.bytes(at, BinaryHeader::LENGTH)?.to_vec();
         binary.get_mut(BinaryHeader::CHECKSUM).unwrap_or_default().fill(0);
 
         let mut hasher = Hasher::new(header.algorithm);
@@ -117,7 +116,12 @@ impl Copy {
             }
             position = position.saturating_add(length as u64);
         }
+        let file = storage.len();
         if !hasher.gives(&header.checksum) {
+            // The zeros past the end of the file are not the header's.
+            if end > file {
+                return Err(Error::HeaderCut { file, needed: end, at }.into());
+            }
             return Err(Error::Checksum { at }.into());
         }
         Ok(Self { header, json, json_at })

@@ -63,6 +63,8 @@ pub(crate) struct Header {
 
 impl Header {
     const VERSION: u32 = 2;
+    /// Where the version ends, in bytes.
+    const VERSION_END: usize = 20;
     /// What "in use" is while the image is open for writing.
     const IN_USE: u32 = 0x746f_6e59;
 
@@ -70,6 +72,12 @@ impl Header {
     /// raw.
     pub(crate) const STARTS: [&[u8]; 2] =
         [b"WithoutFreeSpace\x02\0\0\0", b"WithouFreSpacExt\x02\0\0\0"];
+
+    /// Whether a file that starts with `head` has a magic, but ends before its version does.
+    pub(crate) fn is_cut_at(head: &[u8]) -> bool {
+        head.len() < Self::VERSION_END
+            && head.first_chunk().is_some_and(|magic| Kind::of(*magic).is_some())
+    }
 
     /// Decodes the header and checks what needs no look elsewhere.
     pub(crate) fn decode(fields: Fields<'_>) -> Result<Self> {
@@ -79,6 +87,7 @@ impl Header {
         if version != Self::VERSION {
             return Err(Error::Version { version }.into());
         }
+        fields.require(HEADER_BYTES)?;
         let cluster_sectors = fields.le32(28)?;
         if !(1..=MAX_CLUSTER).contains(&cluster_sectors) {
             return Err(Error::Cluster { sectors: cluster_sectors, allowed: MAX_CLUSTER }.into());

@@ -24,6 +24,8 @@ pub(crate) enum Error {
     EntryOutside { index: u64, entry: u32, first: u32, last: u32, at: u64 },
     #[error("format extension is in sector {sector}, outside the file of {file} bytes")]
     ExtensionOutside { sector: u64, file: u64 },
+    #[error("format extension is cut short: the file has {file} bytes, {needed} are needed")]
+    ExtensionCut { file: u64, needed: u64, at: u64 },
     #[error("format extension has the magic {found:#018x}, expected 0xab234cef23dcea87")]
     ExtensionMagic { found: u64, at: u64 },
     #[error("format extension has the checksum {stored:02x?}, expected {computed:02x?}")]
@@ -61,6 +63,7 @@ impl From<Error> for instar_core::Error {
             Error::ExtensionOutside { .. } => (Corrupt, 56),
             Error::FeatureUnknown { at, .. } | Error::FeatureFlags { at, .. } => (Unsupported, at),
             Error::EntryOutside { at, .. }
+            | Error::ExtensionCut { at, .. }
             | Error::ExtensionMagic { at, .. }
             | Error::ExtensionChecksum { at, .. }
             | Error::FeaturesEndless { at }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use instar_core::{Fields, Limits, Result, SECTOR, Storage, TableReader};
+use instar_core::{ErrorKind, Fields, Limits, Result, SECTOR, Storage, TableReader};
 
 use crate::disk::Header;
 use crate::error::Error;
@@ -59,7 +59,11 @@ pub(crate) fn check(header: &Header, storage: &Arc<dyn Storage>, limits: &Limits
         .ok_or(Error::ExtensionOutside { sector, file })?;
     let reader = TableReader::new("format extension", Arc::clone(storage), limits);
     let mut extension = Extension { reader, at, length };
-    extension.check_sum(WINDOW.min(limits.table_window).max(1))?;
+    extension.check_sum(WINDOW.min(limits.table_window).max(1)).map_err(|error| {
+        // The zeros past the end of the file are not the extension's.
+        let is_cut = error.kind() == ErrorKind::Corrupt && at.saturating_add(length) > file;
+        if is_cut { Error::ExtensionCut { file, needed: at + length, at }.into() } else { error }
+    })?;
     extension.check_features(header)
 }
 

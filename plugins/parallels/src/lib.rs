@@ -48,10 +48,14 @@ impl ImageFormat for Parallels {
     }
 
     fn divergences(&self) -> &'static [&'static str] {
-        &["metadata-outside-file", "parallels-odd-clusters", "qemu-crash"]
+        &["magic-cut", "metadata-outside-file", "parallels-odd-clusters", "qemu-crash"]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
+        // Opening will say that the header is cut short.
+        if Header::is_cut_at(probe.head()) {
+            return Confidence::Magic;
+        }
         if !Header::STARTS.iter().any(|start| probe.has_magic(0, start)) {
             return Confidence::No;
         }

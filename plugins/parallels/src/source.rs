@@ -36,7 +36,7 @@ impl ParallelsSource {
         let mut bytes = [0; HEADER_BYTES];
         read_padded(storage.as_ref(), 0, &mut bytes)
             .map_err(|error| CoreError::io("cannot read the header", error).at(0))?;
-        let header = Header::decode(Fields::new("header", 0, &bytes))?;
+        let header = Fields::decode("header", 0, &bytes, storage.len(), Header::decode)?;
         let Context { qemu, limits, notices, .. } = image.context.as_ref();
         let checks_entries = *qemu >= CHECKS_ENTRIES;
         let (entries, needed) = (header.entries, header.needed_entries());

@@ -61,6 +61,7 @@ impl Header {
         if version != VERSION {
             return Err(at(Error::Version { version }, 4));
         }
+        fields.require(HEADER)?;
         let size = fields.be64(24)?;
         if size < MIN_SIZE {
             return Err(at(Error::TooSmall { size }, 24));

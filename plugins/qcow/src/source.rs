@@ -185,11 +185,9 @@ fn be64(bytes: &[u8]) -> u64 {
 
 fn read_header(storage: &dyn Storage) -> Result<Header> {
     let mut bytes = [0; HEADER];
-    let length = usize::try_from(storage.len()).unwrap_or(HEADER).min(HEADER);
-    let bytes = bytes.get_mut(..length).unwrap_or_default();
-    read_padded(storage, 0, bytes)
+    read_padded(storage, 0, &mut bytes)
         .map_err(|error| instar_core::Error::io("cannot read the header", error).at(0))?;
-    Header::parse(&Fields::new("header", 0, bytes))
+    Header::parse(&Fields::stored("header", 0, &bytes, storage.len()))
 }
 
 /// qemu reads what is missing of the table as zeros, so that a truncated image is an empty disk.

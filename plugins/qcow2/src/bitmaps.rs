@@ -103,16 +103,22 @@ impl Directory {
                 return Err(outside().into());
             }
             let position = self.offset.checked_add(at).ok_or_else(outside)?;
-            let bytes = table.bytes(position, ENTRY)?;
-            let entry = Entry::parse(&Fields::new("bitmap directory entry", position, bytes))?;
-            let length = entry.length();
-            if length > room {
-                return Err(outside().into());
-            }
-            if let Some((what, value, expected)) = entry.fault(header) {
-                let error = Error::BitmapEntry { index, what, value, expected };
-                return Err(instar_core::Error::from(error).at(position));
-            }
+            let parse = |fields: Fields<'_>| {
+                fields.require(ENTRY)?;
+                let entry = Entry::parse(&fields)?;
+                let length = entry.length();
+                if length > room {
+                    return Err(outside().into());
+                }
+                match entry.fault(header) {
+                    None => Ok(length),
+                    Some((what, value, expected)) => {
+                        let error = Error::BitmapEntry { index, what, value, expected };
+                        Err(instar_core::Error::from(error).at(position))
+                    }
+                }
+            };
+            let length = table.decode(position, ENTRY, parse)?;
             index += 1;
             if index > self.count {
                 break;

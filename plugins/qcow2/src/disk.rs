@@ -101,6 +101,8 @@ impl Header {
         if !(2..=3).contains(&version) {
             return Err(at(Error::Version { version }, 4));
         }
+        let least = if version == 2 { V2_HEADER } else { V3_HEADER };
+        fields.require(least as usize)?;
         let cluster_bits = fields.be32(CLUSTER_BITS_AT)?;
         if !CLUSTER_BITS.contains(&cluster_bits) {
             return Err(at(Error::ClusterBits { bits: cluster_bits }, 20));

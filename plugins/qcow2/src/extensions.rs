@@ -124,12 +124,16 @@ impl<'a> Records<'a> {
     }
 
     fn record(&mut self) -> Result<Option<(u32, Fields<'a>)>> {
-        // What lies behind the end of the file reads as zeros, which is the end mark.
-        let end = self.end.min(self.cluster.bytes().len() as u64);
-        if self.at.saturating_add(8) > end {
+        let start = usize::try_from(self.at).unwrap_or(usize::MAX);
+        let next = self.at.saturating_add(8);
+        if next > self.end {
             return Ok(None);
         }
-        let start = usize::try_from(self.at).unwrap_or(usize::MAX);
+        // What lies past the end of the file reads as zeros, which are the end mark; unless
+        // something is wrong and only what is in the file counts.
+        if next > self.cluster.bytes().len() as u64 && !self.cluster.is_cut() {
+            return Ok(None);
+        }
         let (kind, length) = (self.cluster.be32(start)?, self.cluster.be32(start + 4)?);
         if kind == END {
             return Ok(None);

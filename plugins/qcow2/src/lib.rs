@@ -45,19 +45,29 @@ impl ImageFormat for Qcow2 {
     }
 
     fn divergences(&self) -> &'static [&'static str] {
-        &["data-file-folder", "external-refused", "metadata-outside-file", "qemu-crash"]
+        &[
+            "data-file-folder",
+            "external-refused",
+            "magic-cut",
+            "metadata-outside-file",
+            "qemu-crash",
+        ]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {
         let header = Fields::new("header", 0, probe.head());
-        let (Ok(disk::MAGIC), Ok(version)) = (header.array(0), header.be32(disk::VERSION_AT))
-        else {
+        let Ok(disk::MAGIC) = header.array(0) else {
             return Confidence::No;
+        };
+        let Ok(version) = header.be32(disk::VERSION_AT) else {
+            // Opening will say that the header is cut short.
+            return Confidence::Magic;
         };
         let bits = header.be32(disk::CLUSTER_BITS_AT);
         let has_sound_bits = bits.is_ok_and(|bits| disk::CLUSTER_BITS.contains(&bits));
         match disk::least_header(version) {
-            // The same magic with version 1 is qcow, another format; with 0 it is nothing.
+            // The same magic with version 1 is qcow, another format; with 0 it is nothing, and raw
+            // to qemu too.
             _ if version < 2 => Confidence::No,
             Some(length) if has_sound_bits && header.slice(0, length).is_ok() => {
                 Confidence::Verified

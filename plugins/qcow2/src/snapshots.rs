@@ -22,13 +22,15 @@ pub(crate) fn check(
     let mut table = TableReader::new("snapshot table", Arc::clone(storage), limits);
     let mut at = offset;
     for index in 0..count {
-        let entry = Fields::new("snapshot table entry", at, table.bytes(at, ENTRY)?);
-        let (id, name) = (entry.be16(12)?, entry.be16(14)?);
-        let extra = entry.be32(36)?;
-        if extra > MAX_EXTRA {
-            return Err(instar_core::Error::from(Error::SnapshotExtra { index, extra }).at(at));
-        }
-        let length = ENTRY as u64 + u64::from(extra) + u64::from(id) + u64::from(name);
+        let length = |entry: Fields<'_>| {
+            let (id, name) = (entry.be16(12)?, entry.be16(14)?);
+            let extra = entry.be32(36)?;
+            if extra > MAX_EXTRA {
+                return Err(instar_core::Error::from(Error::SnapshotExtra { index, extra }).at(at));
+            }
+            Ok(ENTRY as u64 + u64::from(extra) + u64::from(id) + u64::from(name))
+        };
+        let length = table.decode(at, ENTRY, length)?;
         at = at.saturating_add(length.next_multiple_of(8));
         if at.saturating_sub(offset) > MAX_TABLE {
             return Err(Error::SnapshotTable { index }.into());

@@ -41,9 +41,14 @@ impl Qcow2Source {
         let storage = &image.storage;
         let limits = &image.context.limits;
         let first_cluster = read_first_cluster(storage.as_ref())?;
-        let fields = Fields::new("header", 0, &first_cluster);
-        let header = Header::parse(&fields)?;
-        let extensions = Extensions::parse(&header, &fields, &image.context.notices)?;
+        let notices = &image.context.notices;
+        let parse = |fields: Fields<'_>| {
+            let header = Header::parse(&fields)?;
+            let extensions = Extensions::parse(&header, &fields, notices)?;
+            Ok((header, extensions))
+        };
+        let (header, extensions) =
+            Fields::decode("header", 0, &first_cluster, storage.len(), parse)?;
         check_l1_is_inside(&header, storage.len())?;
         snapshots::check(header.snapshots, storage, limits)?;
         if let Some(directory) = extensions.bitmaps {
@@ -142,6 +147,10 @@ impl ExtentSource for Qcow2Source {
 
     fn backing(&self) -> Option<&Backing> {
         self.backing.as_ref()
+    }
+
+    fn allocation_unit(&self) -> u64 {
+        self.header.cluster()
     }
 
     fn buffered(&self) -> u64 {
@@ -406,7 +415,7 @@ fn read_first_cluster(storage: &dyn Storage) -> Result<Vec<u8>> {
     let bits = Fields::new("header", 0, &start).be32(disk::CLUSTER_BITS_AT)?;
     let cluster = if disk::CLUSTER_BITS.contains(&bits) { 1 << bits } else { 512 };
     // At most 2 MiB.
-    let there = storage.len().next_multiple_of(SECTOR).min(cluster);
+    let there = storage.len().next_multiple_of(SECTOR).clamp(SECTOR, cluster);
     let length = usize::try_from(there).unwrap_or(0);
     start.resize(length, 0);
     read_padded(storage, 0, &mut start).map_err(failed)?;

@@ -451,10 +451,60 @@ fn extensions_of_a_file_that_ends_in_the_middle_of_a_sector() {
     assert_eq!(map(bytes.clone()).unwrap(), []);
     bytes[110] = 2;
     let message = map(bytes).unwrap_err().to_string();
-    assert!(
-        message.contains("header is too short: 640 bytes at 112 do not fit in 512"),
-        "{message}"
+    assert_eq!(
+        message,
+        "qcow2: header is cut short: the file has 473 bytes, at least 752 are needed (at file offset \
+         0x70)"
     );
+}
+
+/// What the file does not have is not what is wrong with it.
+#[test]
+fn what_is_cut_short_is_called_that() {
+    let refusal = |bytes: &[u8], length: usize| {
+        let storage = MemoryStorage::from_bytes(&bytes[..length]);
+        testkit::refusal(&Qcow2, storage)
+    };
+    let sound = mixed().bytes();
+    let version_2 = mixed().with(4, &2_u32.to_be_bytes()).bytes();
+    let luks = mixed().with(32, &2_u32.to_be_bytes()).bytes();
+    for (bytes, length, needed, at) in [
+        (&sound, 1, 4, 0),
+        (&sound, 3, 4, 0),
+        (&sound, 4, 8, 4),
+        (&sound, 7, 8, 4),
+        (&sound, 8, 104, 0),
+        (&sound, 100, 104, 0),
+        (&sound, 103, 104, 0),
+        (&version_2, 8, 72, 0),
+        (&version_2, 41, 72, 0),
+        (&luks, 104, 112, 104),
+        (&luks, 111, 112, 104),
+    ] {
+        let text = format!(
+            "qcow2: header is cut short: the file has {length} bytes, at least {needed} are needed \
+             (at file offset {at:#x})"
+        );
+        let kind = if length < 4 { ErrorKind::WrongFormat } else { ErrorKind::Corrupt };
+        assert_eq!(refusal(bytes, length), (kind, text));
+    }
+    assert!(refusal(&sound, 104).1.contains("the L1 table "));
+
+    // A table whose last field is too large as far as it is there, and ends in zeros if not.
+    let cluster = 63 * K64;
+    let start = usize::try_from(cluster).unwrap();
+    let snapshot = Builder::new(16, 0).with(60, &1_u32.to_be_bytes());
+    let mut snapshot = snapshot.with(64, &cluster.to_be_bytes()).bytes();
+    snapshot[start + 36] = 1;
+    let text = format!(
+        "qcow2: snapshot table is cut short: the file has {} bytes, at least {} are needed (at file \
+         offset {:#x})",
+        start + 37,
+        start + 40,
+        start + 36
+    );
+    assert_eq!(refusal(&snapshot, start + 37), (ErrorKind::Corrupt, text));
+    assert!(refusal(&snapshot, start + 40).1.contains("has 16777216 bytes of extra data"));
 }
 
 /// It was read a sector at a time.

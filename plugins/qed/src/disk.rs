@@ -62,6 +62,7 @@ impl Header {
         if found != MAGIC {
             return Err(Error::Magic { found }.into());
         }
+        fields.require(HEADER)?;
         let features = fields.le64(16)?;
         if features & !KNOWN_FEATURES != 0 {
             return Err(at(Error::Features { unknown: features & !KNOWN_FEATURES }, 16));

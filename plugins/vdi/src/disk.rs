@@ -85,6 +85,8 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    /// Bytes up to the end of the last field that is read.
+    const LENGTH: usize = 0x1c8;
     const SIGNATURE_AT: usize = 0x40;
     const SIGNATURE: [u8; 4] = 0xbeda_107f_u32.to_le_bytes();
     const VERSION: u32 = 0x0001_0001;
@@ -104,6 +106,7 @@ impl Header {
             let (major, minor) = (version >> 16, version & 0xffff);
             return Err(Error::Version { major, minor }.into());
         }
+        fields.require(Self::LENGTH)?;
         let map_offset = u64::from(fields.le32(0x154)?);
         if map_offset % SECTOR != 0 {
             return Err(Error::MapUnaligned { offset: map_offset }.into());

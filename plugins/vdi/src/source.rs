@@ -30,7 +30,7 @@ impl VdiSource {
         let mut bytes = [0; HEADER_BYTES];
         read_padded(storage.as_ref(), 0, &mut bytes)
             .map_err(|error| CoreError::io("cannot read the header", error).at(0))?;
-        let header = Header::decode(Fields::new("header", 0, &bytes))?;
+        let header = Fields::decode("header", 0, &bytes, storage.len(), Header::decode)?;
         check_map(&header, storage.len())?;
         // Such an image is known by the UUIDs, whatever its type.
         let has_parent = header.has_parent();

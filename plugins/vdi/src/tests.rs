@@ -161,7 +161,8 @@ fn probing() {
 
 #[test]
 fn what_is_no_vdi_is_refused() {
-    let text = "vdi: signature is 0x00000000, expected 0xbeda107f (at file offset 0x40)";
+    let text = "vdi: header is cut short: the file has 0 bytes, at least 68 are needed (at file \
+                offset 0x40)";
     assert_eq!(refusal(Vec::new()), (ErrorKind::WrongFormat, text.into()));
     let text = "vdi: signature is 0x01010101, expected 0xbeda107f (at file offset 0x40)";
     assert_eq!(refusal(vec![1; 1000]), (ErrorKind::WrongFormat, text.into()));

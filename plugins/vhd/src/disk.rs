@@ -128,6 +128,8 @@ impl Footer {
 
     /// Decodes a footer whose cookie is known to be there, and verifies its checksum.
     pub(crate) fn decode(fields: Fields<'_>) -> Result<Self> {
+        // The last byte is not in the footers of old writers.
+        fields.require(FOOTER_BYTES - 1)?;
         let stored = fields.be32(Self::CHECKSUM.start)?;
         let computed = checksum(fields.bytes(), Self::CHECKSUM);
         if stored != computed {
@@ -232,6 +234,7 @@ impl DynamicHeader {
         if fields.array(0)? != *Self::COOKIE {
             return Err(Error::HeaderCookie { at: fields.offset_of(0) }.into());
         }
+        fields.require(Self::LENGTH)?;
         let block_size = fields.be32(32)?;
         if !block_size.is_power_of_two() || u64::from(block_size) < SECTOR {
             return Err(Error::BlockSize { size: block_size, at: fields.offset_of(32) }.into());

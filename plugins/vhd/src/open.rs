@@ -99,7 +99,7 @@ fn find_footer(storage: &dyn Storage) -> Result<Found> {
         read_padded(storage, at, &mut sector)
             .map_err(|error| CoreError::io("cannot read the footer", error).at(at))?;
         if Footer::is_at(&sector) {
-            let footer = Footer::decode(Fields::new("footer", at, &sector))?;
+            let footer = Fields::decode("footer", at, &sector, storage.len(), Footer::decode)?;
             return Ok(Found { footer, at });
         }
     }
@@ -119,6 +119,5 @@ fn metadata_end(header_at: u64, bat: &Bat) -> u64 {
 
 fn read_header(at: u64, storage: &Arc<dyn Storage>, limits: &Limits) -> Result<DynamicHeader> {
     let mut reader = TableReader::new("dynamic header", Arc::clone(storage), limits);
-    let bytes = reader.bytes(at, DynamicHeader::LENGTH)?;
-    DynamicHeader::decode(Fields::new("dynamic header", at, bytes))
+    reader.decode(at, DynamicHeader::LENGTH, DynamicHeader::decode)
 }

@@ -130,11 +130,12 @@ impl Region {
 }
 
 /// Decodes a copy of the region table (§2.2.3): its regions, in the order of the table.
-pub(crate) fn region_table(at: u64, bytes: &[u8]) -> Result<Vec<Region>> {
-    let fields = Fields::new("region table", at, bytes);
+pub(crate) fn region_table(fields: Fields<'_>) -> Result<Vec<Region>> {
+    let (at, bytes) = (fields.offset_of(0), fields.bytes());
     if fields.slice(0, 4)? != REGION_TABLE_SIGNATURE {
         return Err(Error::RegionTableSignature { at }.into());
     }
+    fields.require(REGION_TABLE_SIZE)?;
     let (stored, computed) = (fields.le32(4)?, checksum(bytes));
     if stored != computed {
         return Err(Error::RegionTableChecksum { at, stored, computed }.into());
@@ -184,11 +185,12 @@ pub(crate) struct Item {
 }
 
 /// Decodes the metadata table (§2.6.1): its items, in the order of the table.
-pub(crate) fn metadata_table(at: u64, bytes: &[u8]) -> Result<Vec<Item>> {
-    let fields = Fields::new("metadata table", at, bytes);
+pub(crate) fn metadata_table(fields: Fields<'_>) -> Result<Vec<Item>> {
+    let at = fields.offset_of(0);
     if fields.slice(0, 8)? != METADATA_SIGNATURE {
         return Err(Error::MetadataSignature { at }.into());
     }
+    fields.require(METADATA_TABLE_SIZE)?;
     let count = u32::from(fields.le16(10)?);
     if count > MAX_ENTRIES {
         return Err(Error::TooManyEntries { table: "metadata table", at, count }.into());
@@ -221,8 +223,8 @@ pub(crate) struct FileParameters {
 impl FileParameters {
     /// Decodes the item. Bit 0 of the flags ("leave block allocated": a fixed disk) is about
     /// writing only.
-    pub(crate) fn decode(at: u64, bytes: &[u8]) -> Result<Self> {
-        let fields = Fields::new("file parameters", at, bytes);
+    pub(crate) fn decode(fields: Fields<'_>) -> Result<Self> {
+        let at = fields.offset_of(0);
         let block_size = fields.le32(0)?;
         let size = u64::from(block_size);
         if !(MIB..=256 * MIB).contains(&size) || !size.is_power_of_two() {

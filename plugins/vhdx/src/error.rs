@@ -16,6 +16,8 @@ pub(crate) enum Error {
     #[error("the file does not start with the signature `vhdxfile`")]
     NoSignature,
 
+    #[error("header section is cut short: the file has {file} bytes, at least {needed} are needed")]
+    HeadersCut { at: u64, file: u64, needed: u64 },
     #[error("neither header has a right signature and checksum")]
     NoValidHeader,
     #[error("both headers are valid and have sequence number {sequence_number}, but differ")]
@@ -139,7 +141,8 @@ impl Error {
 
     fn at(&self) -> Option<u64> {
         match self {
-            Self::Version { at, .. }
+            Self::HeadersCut { at, .. }
+            | Self::Version { at, .. }
             | Self::LogVersion { at, .. }
             | Self::LogPlacement { at, .. }
             | Self::LogTooLong { at, .. }

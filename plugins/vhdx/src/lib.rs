@@ -146,7 +146,13 @@ fn current_header(file: &Arc<dyn Storage>) -> Result<(u64, Header)> {
     };
     let [first, second] = HEADER_OFFSETS;
     match (decode(first)?, decode(second)?) {
-        (None, None) => Err(Error::NoValidHeader.into()),
+        (None, None) => {
+            let (file, needed) = (file.len(), second.saturating_add(HEADER_SIZE as u64));
+            if file < needed {
+                return Err(Error::HeadersCut { at: second, file, needed }.into());
+            }
+            Err(Error::NoValidHeader.into())
+        }
         (Some(header), None) | (None, Some(header)) => Ok(header),
         (Some(one), Some(two)) => match one.1.sequence_number.cmp(&two.1.sequence_number) {
             std::cmp::Ordering::Greater => Ok(one),

@@ -38,8 +38,8 @@ impl ParentLocator {
     /// Decodes the item that starts at file offset `at`. A path that is no text, which Windows
     /// allows, is told of and left out: there are others, and none is needed to map the disk
     /// without its parent.
-    pub(crate) fn decode(at: u64, bytes: &[u8], notices: &Notices) -> Result<Self> {
-        let fields = Fields::new("parent locator", at, bytes);
+    pub(crate) fn decode(fields: Fields<'_>, notices: &Notices) -> Result<Self> {
+        let at = fields.offset_of(0);
         let guid = Guid::from_bytes(fields.array(0)?);
         if guid != VHDX_LOCATOR {
             return Err(Error::LocatorType { at, guid }.into());

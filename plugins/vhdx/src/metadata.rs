@@ -38,32 +38,38 @@ impl Metadata {
     ) -> Result<Self> {
         let mut items = Items::read(storage, region, context)?;
 
-        let (at, bytes) = items.bytes(FILE_PARAMETERS, "file parameters", 8)?;
-        let FileParameters { block_size, has_parent } = FileParameters::decode(at, bytes)?;
+        let FileParameters { block_size, has_parent } =
+            items.decode(FILE_PARAMETERS, "file parameters", 8, FileParameters::decode)?;
 
-        let (at, bytes) = items.bytes(LOGICAL_SECTOR_SIZE, "logical sector size", 4)?;
-        let logical_sector_size = Fields::new("logical sector size", at, bytes).le32(0)?;
-        if !is_sector_size(logical_sector_size) {
-            return Err(Error::LogicalSectorSize { at, size: logical_sector_size }.into());
-        }
+        let logical_sector_size = |fields: Fields<'_>| {
+            let (at, size) = (fields.offset_of(0), fields.le32(0)?);
+            match is_sector_size(size) {
+                true => Ok(size),
+                false => Err(Error::LogicalSectorSize { at, size }.into()),
+            }
+        };
+        let logical_sector_size =
+            items.decode(LOGICAL_SECTOR_SIZE, "logical sector size", 4, logical_sector_size)?;
 
-        let (at, bytes) = items.bytes(PHYSICAL_SECTOR_SIZE, "physical sector size", 4)?;
-        let physical = Fields::new("physical sector size", at, bytes).le32(0)?;
+        let physical = |fields: Fields<'_>| fields.le32(0);
+        let physical = items.decode(PHYSICAL_SECTOR_SIZE, "physical sector size", 4, physical)?;
         if !is_sector_size(physical) {
             // A hint to the guest; nothing in the map depends on it.
             let text = format!("the physical sector size is {physical}, not 512 or 4096");
             context.notices.warn(text)?;
         }
 
-        let (at, bytes) = items.bytes(VIRTUAL_DISK_ID, "virtual disk id", 16)?;
-        let id = Fields::new("virtual disk id", at, bytes).array(0)?;
-        let virtual_disk_id = Guid::from_bytes(id);
+        let id = |fields: Fields<'_>| Ok(Guid::from_bytes(fields.array(0)?));
+        let virtual_disk_id = items.decode(VIRTUAL_DISK_ID, "virtual disk id", 16, id)?;
 
-        let (at, bytes) = items.bytes(VIRTUAL_DISK_SIZE, "virtual size", 8)?;
-        let size = Fields::new("virtual size", at, bytes).le64(0)?;
-        if size > MAX_VIRTUAL_SIZE {
-            return Err(Error::VirtualSize { at, size }.into());
-        }
+        let size = |fields: Fields<'_>| {
+            let (at, size) = (fields.offset_of(0), fields.le64(0)?);
+            match size {
+                0..=MAX_VIRTUAL_SIZE => Ok(size),
+                _ => Err(Error::VirtualSize { at, size }.into()),
+            }
+        };
+        let size = items.decode(VIRTUAL_DISK_SIZE, "virtual size", 8, size)?;
         if size % u64::from(logical_sector_size) != 0 {
             let text = format!(
                 "the virtual size of {size} bytes is not a multiple of the logical sector \
@@ -85,8 +91,11 @@ impl Metadata {
             (true, Some(item)) => {
                 let what = "the parent locator in bytes";
                 Limits::check(what, item.length.into(), context.limits.description)?;
-                let (at, bytes) = items.bytes(PARENT_LOCATOR, "parent locator", 0)?;
-                Some(ParentLocator::decode(at, bytes, &context.notices)?)
+                let locator = |fields: Fields<'_>| {
+                    fields.require(item.length.try_into().unwrap_or(usize::MAX))?;
+                    ParentLocator::decode(fields, &context.notices)
+                };
+                Some(items.decode(PARENT_LOCATOR, "parent locator", 0, locator)?)
             }
         };
         Ok(Self { block_size, logical_sector_size, virtual_size, virtual_disk_id, parent })
@@ -108,8 +117,7 @@ struct Items {
 impl Items {
     fn read(storage: &Arc<dyn Storage>, region: &Region, context: &Context) -> Result<Self> {
         let mut reader = TableReader::new("metadata", Arc::clone(storage), &context.limits);
-        let bytes = reader.bytes(region.offset, METADATA_TABLE_SIZE)?;
-        let table = metadata_table(region.offset, bytes)?;
+        let table = reader.decode(region.offset, METADATA_TABLE_SIZE, metadata_table)?;
         let mut keys: Vec<_> = table.iter().map(|i| (i.guid, i.is_user, i.entry_at)).collect();
         keys.sort_unstable();
         for (one, next) in keys.iter().zip(keys.iter().skip(1)) {
@@ -129,8 +137,14 @@ impl Items {
         self.table.iter().find(|item| item.guid == guid && !item.is_user).copied()
     }
 
-    /// The file offset and the bytes of an item, of which there must be at least `least`.
-    fn bytes(&mut self, guid: Guid, name: &'static str, least: u32) -> Result<(u64, &[u8])> {
+    /// Decodes an item, of which there must be at least `least` bytes.
+    fn decode<T>(
+        &mut self,
+        guid: Guid,
+        name: &'static str,
+        least: u32,
+        decode: impl Fn(Fields<'_>) -> Result<T>,
+    ) -> Result<T> {
         let item = self.find(guid).ok_or(Error::ItemMissing { name })?;
         let Item { offset, length, entry_at, .. } = item;
         let Region { offset: start, length: region, .. } = self.region;
@@ -141,7 +155,9 @@ impl Items {
             return Err(Error::ItemPlacement { at, name, offset, length, region }.into());
         }
         let at = start.saturating_add(offset.into());
-        Ok((at, self.reader.bytes(at, usize::try_from(length).unwrap_or(usize::MAX))?))
+        let file = self.reader.storage().len();
+        let bytes = self.reader.bytes(at, usize::try_from(length).unwrap_or(usize::MAX))?;
+        Fields::decode(name, at, bytes, file, decode)
     }
 }
 

@@ -63,7 +63,7 @@ impl Regions {
 fn read_table(storage: &Arc<dyn Storage>, context: &Context) -> Result<Vec<Region>> {
     let [first, second] = REGION_TABLE_OFFSETS;
     let mut reader = TableReader::new("region table", Arc::clone(storage), &context.limits);
-    let mut read = |at| region_table(at, reader.bytes(at, REGION_TABLE_SIZE)?);
+    let mut read = |at| reader.decode(at, REGION_TABLE_SIZE, region_table);
     let error = match read(first) {
         Ok(table) => return Ok(table),
         Err(error) => error,

@@ -67,6 +67,9 @@ pub(crate) struct SparseHeader {
 }
 
 impl SparseHeader {
+    /// Bytes up to the end of the last field that is read.
+    pub(crate) const LENGTH: usize = 79;
+
     /// Byte offsets of fields, for errors.
     pub(crate) const VERSION: u64 = 4;
     pub(crate) const CAPACITY: u64 = 12;
@@ -208,6 +211,9 @@ pub(crate) struct CowdHeader {
 }
 
 impl CowdHeader {
+    /// Bytes up to the end of the last field that is read.
+    pub(crate) const LENGTH: usize = 28;
+
     const CAPACITY: u64 = 12;
     const GRAIN_SIZE: u64 = 16;
     pub(crate) const DIRECTORY: u64 = 20;

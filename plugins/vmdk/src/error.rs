@@ -88,6 +88,8 @@ pub(crate) enum Error {
     DescriptorSize { allowed: u64 },
     #[error("the descriptor of {sectors} sectors is longer than {allowed} bytes")]
     EmbeddedSize { sectors: u64, allowed: u64, at: u64 },
+    #[error("embedded descriptor is cut short: the file has {file} bytes, {needed} are needed")]
+    DescriptorCut { file: u64, needed: u64, at: u64 },
     #[error("the descriptor at sector {sector} cannot be inside any file")]
     EmbeddedPlace { sector: u64, at: u64 },
     #[error("createType is that of a disk in one file, but this is a text descriptor")]
@@ -170,6 +172,7 @@ impl Error {
             | Self::SeTableEntry { at, .. }
             | Self::EmbeddedSize { at, .. }
             | Self::EmbeddedPlace { at, .. }
+            | Self::DescriptorCut { at, .. }
             | Self::Unterminated { at, .. }
             | Self::NoContentId { at, .. } => Some(*at),
             Self::NotVmdk

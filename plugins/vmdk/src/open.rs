@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Fields, Image, Limits, Notices, Result, Role, SECTOR, Storage, quoted, read_padded,
+    Backing, ErrorKind, Image, Limits, Notices, Result, Role, SECTOR, Storage, quoted, read_padded,
 };
 
 use crate::descriptor::{self, CID_NOPARENT, CreateType, Descriptor, Parent};
@@ -23,9 +23,10 @@ pub(crate) fn open(image: &Image<'_>) -> Result<VmdkSource> {
     let head = head(&image.storage, limits)?;
     match head.as_ref().and_then(|head| Kind::of(head)) {
         None => open_text(image),
-        Some(Kind::Hosted) => {
+        Some(kind @ Kind::Hosted) => {
             let bytes = head.unwrap_or([0; 512]);
-            open_embedded(image, &SparseHeader::decode(&Fields::new("header", 0, &bytes))?)
+            let fields = kind.header(&bytes, image.storage.len())?;
+            open_embedded(image, &SparseHeader::decode(&fields)?)
         }
         Some(Kind::Cowd | Kind::SeSparse) => open_alone(image),
     }
@@ -35,12 +36,16 @@ pub(crate) fn open(image: &Image<'_>) -> Result<VmdkSource> {
 fn open_embedded(image: &Image<'_>, header: &SparseHeader) -> Result<VmdkSource> {
     let Image { storage, context, .. } = image;
     if header.capacity_sectors == 0 && header.descriptor_sector != 0 {
-        let (text, at) = described(storage, header, &context.limits)?;
-        if descriptor::create_type(&text)? == CreateType::Extents {
-            return composed(image, &text, at);
+        let Embedded { text, at, needed } = described(storage, header, &context.limits)?;
+        let file = storage.len();
+        let unless_cut = |error| unless_cut(error, needed, file, at);
+        let create_type = descriptor::create_type(&text).map_err(unless_cut)?;
+        let descriptor = Descriptor::parse(&text, at).map_err(unless_cut)?;
+        if create_type == CreateType::Extents {
+            return composed(image, descriptor);
         }
         // A disk of no size, or one whose size is in the header's copy at the end.
-        let Descriptor { parent, extents } = Descriptor::parse(&text, at)?;
+        let Descriptor { parent, extents } = descriptor;
         if extents.is_empty() {
             let backing = backing(parent, &context.notices)?;
             return VmdkSource::composed(&[], vec![image.file()], backing, context);
@@ -57,8 +62,9 @@ fn open_embedded(image: &Image<'_>, header: &SparseHeader) -> Result<VmdkSource>
         Err(_) if header.descriptor_sector == 0 => return alone(image, sparse),
         // Not where qemu looks, so where the header says.
         Err(_) => {
-            let (text, at) = described(storage, header, &context.limits)?;
-            Parent::parse(&text, at)?
+            let Embedded { text, at, needed } = described(storage, header, &context.limits)?;
+            let parent = Parent::parse(&text, at);
+            parent.map_err(|error| unless_cut(error, needed, storage.len(), at))?
         }
     };
     let backing = backing(parent, &context.notices)?;
@@ -99,13 +105,13 @@ fn open_text(image: &Image<'_>) -> Result<VmdkSource> {
     if create_type == CreateType::SingleFile {
         return Err(Error::SingleFileText.into());
     }
-    composed(image, &text, 0)
+    composed(image, Descriptor::parse(&text, 0)?)
 }
 
 /// A disk whose extents are in other files.
-fn composed(image: &Image<'_>, text: &[u8], at: u64) -> Result<VmdkSource> {
+fn composed(image: &Image<'_>, descriptor: Descriptor) -> Result<VmdkSource> {
     let context = image.context;
-    let Descriptor { parent, extents } = Descriptor::parse(text, at)?;
+    let Descriptor { parent, extents } = descriptor;
     let files = image.members(&references(&extents))?;
     let backing = backing(parent, &context.notices)?;
     VmdkSource::composed(&extents, files, backing, context)
@@ -135,12 +141,33 @@ fn backing(parent: Parent, notices: &Notices) -> Result<Option<Backing>> {
     }))
 }
 
-/// The embedded descriptor that `header` points to, and its file offset.
+/// A descriptor inside a sparse extent.
+struct Embedded {
+    text: Vec<u8>,
+    /// Its file offset, in bytes.
+    at: u64,
+    /// Where the header says that its space ends; 0 if it does not say.
+    needed: u64,
+}
+
+/// What is wrong with an embedded descriptor at `at` whose space ends at `needed`: the error, unless
+/// the file ends before.
+fn unless_cut(error: Error, needed: u64, file: u64, at: u64) -> instar_core::Error {
+    let error = instar_core::Error::from(error);
+    match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::WrongFormat if file < needed => {
+            Error::DescriptorCut { file, needed, at }.into()
+        }
+        _ => error,
+    }
+}
+
+/// The embedded descriptor that `header` points to.
 fn described(
     storage: &Arc<dyn Storage>,
     header: &SparseHeader,
     limits: &Limits,
-) -> Result<(Vec<u8>, u64)> {
+) -> Result<Embedded> {
     let (sector, sectors) = (header.descriptor_sector, header.descriptor_sectors);
     let field = header.at.saturating_add(SparseHeader::DESCRIPTOR);
     let at = sector.checked_mul(SECTOR).ok_or(Error::EmbeddedPlace { sector, at: field })?;
@@ -153,7 +180,8 @@ fn described(
             return Err(Error::EmbeddedSize { sectors, allowed, at: field }.into());
         }
     };
-    Ok((text_at(storage, at, length)?, at))
+    let needed = if sectors == 0 { 0 } else { at.saturating_add(length) };
+    Ok(Embedded { text: text_at(storage, at, length)?, at, needed })
 }
 
 /// At most `length` bytes of text at file offset `at`, up to a NUL or the end of the file.

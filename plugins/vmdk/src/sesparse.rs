@@ -14,6 +14,8 @@ use crate::sparse::{check_directory_size, directory};
 
 /// The first 8 bytes of the constant header, which is the file's first sector.
 pub(crate) const CONST_MAGIC: u64 = 0xcafe_babe;
+/// Bytes of the constant header up to the end of the last field that is read.
+pub(crate) const CONST_LENGTH: usize = offset::PADDING;
 /// The first 8 bytes of the volatile header.
 const VOLATILE_MAGIC: u64 = 0xcafe_cafe;
 /// The only version there is: 2.1.
@@ -118,15 +120,16 @@ fn check_volatile(fields: &Fields<'_>, storage: &Arc<dyn Storage>, limits: &Limi
     let place = fields.offset_of(offset::VOLATILE_HEADER);
     let at = sector.checked_mul(SECTOR).ok_or(Error::SeVolatilePlace { sector, at: place })?;
     let mut reader = TableReader::new("volatile header", Arc::clone(storage), limits);
-    let fields = Fields::new("volatile header", at, reader.bytes(at, HEADER_LENGTH)?);
-    let magic = fields.le64(0)?;
-    if magic != VOLATILE_MAGIC {
-        return Err(Error::SeVolatileMagic { magic, expected: VOLATILE_MAGIC, at }.into());
-    }
-    if fields.le64(volatile::REPLAY_JOURNAL)? != 0 {
-        return Err(Error::SeJournal { at: fields.offset_of(volatile::REPLAY_JOURNAL) }.into());
-    }
-    check_padding(&fields, volatile::PADDING, "volatile header padding")
+    reader.decode(at, HEADER_LENGTH, |fields| {
+        let magic = fields.le64(0)?;
+        if magic != VOLATILE_MAGIC {
+            return Err(Error::SeVolatileMagic { magic, expected: VOLATILE_MAGIC, at }.into());
+        }
+        if fields.le64(volatile::REPLAY_JOURNAL)? != 0 {
+            return Err(Error::SeJournal { at: fields.offset_of(volatile::REPLAY_JOURNAL) }.into());
+        }
+        check_padding(&fields, volatile::PADDING, "volatile header padding")
+    })
 }
 
 fn check_padding(fields: &Fields<'_>, start: usize, what: &'static str) -> Result<()> {

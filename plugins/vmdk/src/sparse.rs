@@ -34,6 +34,24 @@ impl Kind {
             None
         }
     }
+
+    /// Bytes of the header up to the end of the last field that is read.
+    fn header_length(self) -> usize {
+        match self {
+            Self::Hosted => SparseHeader::LENGTH,
+            Self::Cowd => CowdHeader::LENGTH,
+            Self::SeSparse => sesparse::CONST_LENGTH,
+        }
+    }
+
+    /// The header in `head`, the first sector of a file of `file` bytes.
+    ///
+    /// # Errors
+    /// If the file ends before.
+    pub(crate) fn header(self, head: &[u8; HEADER_LENGTH], file: u64) -> Result<Fields<'_>> {
+        Fields::stored("header", 0, head, file).require(self.header_length())?;
+        Ok(Fields::new("header", 0, head))
+    }
 }
 
 /// An open sparse extent of any kind.
@@ -48,10 +66,10 @@ impl Sparse {
         let Some(head) = head(storage, limits)? else {
             return Ok(None);
         };
-        let fields = Fields::new("extent header", 0, &head);
         let Some(kind) = Kind::of(&head) else {
             return Ok(None);
         };
+        let fields = kind.header(&head, storage.len())?;
         Ok(Some(match kind {
             Kind::Hosted => {
                 Self::Hosted(open_hosted(&SparseHeader::decode(&fields)?, storage, limits)?)
@@ -161,7 +179,7 @@ fn read_footer(
         .checked_sub(FOOTER_LENGTH as u64)
         .ok_or(Error::NoFooter { length, at: first.at.saturating_add(SparseHeader::DIRECTORY) })?;
     let mut reader = TableReader::new("footer", Arc::clone(storage), limits);
-    decode_footer(&Fields::new("footer", at, reader.bytes(at, FOOTER_LENGTH)?))
+    reader.decode(at, FOOTER_LENGTH, |fields| decode_footer(&fields))
 }
 
 /// Opens an ESX sparse extent. Its directory may be too short: an error where that matters.

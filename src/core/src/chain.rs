@@ -267,7 +267,10 @@ impl Layer {
         file.copied().ok_or_else(|| self.broken("named a file that it does not have"))
     }
 
-    /// Notices data that would lie behind the end of its file.
+    /// Warns of data, or of space for data, past the end of its file.
+    ///
+    /// Space without data may reach as far as the allocation unit in which the file ends: what was
+    /// never written to a cluster need not be in the file.
     #[cold]
     fn check_inside(
         &self,
@@ -277,21 +280,36 @@ impl Layer {
         context: &Context,
     ) -> Result<()> {
         let flags = columns.flags();
-        if flags.has_offset() {
-            let end = self.file(place.file)?.end;
-            if flags.data() && place.offset.saturating_add(length) > end {
-                self.warn_about(place, length, end, context)?;
-            }
+        if !flags.has_offset() {
+            return Ok(());
         }
-        Ok(())
+        let end = self.file(place.file)?.end;
+        let unit = if flags.data() { 1 } else { self.source.allocation_unit().max(1) };
+        let allowed = end.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
+        if place.offset.saturating_add(length) <= allowed {
+            return Ok(());
+        }
+        let what = match (flags.data(), flags.present()) {
+            (true, _) => "data",
+            (false, true) => "space of zeros",
+            (false, false) => "space of unallocated data",
+        };
+        self.warn_about(what, place, length, end, context)
     }
 
     #[cold]
-    fn warn_about(&self, place: Place, length: u64, end: u64, context: &Context) -> Result<()> {
+    fn warn_about(
+        &self,
+        what: &str,
+        place: Place,
+        length: u64,
+        end: u64,
+        context: &Context,
+    ) -> Result<()> {
         let index = usize::try_from(place.file).unwrap_or(usize::MAX);
         let name = self.source.files().get(index);
         let text = format!(
-            "data past the end of {}: {length:#x} bytes at {:#x}, but the file ends at {end:#x}",
+            "{what} past the end of {}: {length:#x} bytes at {:#x}, but the file ends at {end:#x}",
             shown_path(name.map_or(&self.path, |file| &file.name)),
             place.offset,
         );

@@ -69,6 +69,12 @@ impl Error {
         Self::new(ErrorKind::Io, IoError { doing: doing.into(), source })
     }
 
+    /// The same error of another kind.
+    pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// Adds the file offset, in bytes, of the field at fault.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {

@@ -129,6 +129,15 @@ pub trait ExtentSource: Send {
         None
     }
 
+    /// Bytes in which the image takes space in its files, such as a cluster.
+    ///
+    /// Space that holds no data ([`Status::ZeroAt`](crate::Status::ZeroAt),
+    /// [`Status::AbsentAt`](crate::Status::AbsentAt)) need not have been written to, so a file may
+    /// end within its last unit; core warns of such space past that.
+    fn allocation_unit(&self) -> u64 {
+        crate::SECTOR
+    }
+
     /// Bytes of memory that the source holds for no other reason than to save time, such as
     /// windows of tables.
     fn buffered(&self) -> u64 {

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::{
-    Error, ErrorKind, Limits, Result, RunKind, SECTOR, Storage, read_padded, read_unit, run_from,
+    Error, ErrorKind, Fields, Limits, Result, RunKind, SECTOR, Storage, read_padded, read_unit,
+    run_from,
 };
 
 /// Reads parts of tables into one reused buffer, aligned as the storage wants it.
@@ -105,6 +106,20 @@ impl TableReader {
             None => self.load(at, length)?,
         };
         Ok(self.buffer.get(from..to).unwrap_or_default())
+    }
+
+    /// Decodes the structure of `length` bytes at file offset `at` as [`Fields::decode`] does.
+    ///
+    /// # Errors
+    /// As [`TableReader::bytes`], and those of `decode`.
+    pub fn decode<T>(
+        &mut self,
+        at: u64,
+        length: usize,
+        decode: impl Fn(Fields<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let (what, file) = (self.what, self.storage.len());
+        Fields::decode(what, at, self.bytes(at, length)?, file, decode)
     }
 
     /// How many of the `length` bytes at file offset `at`, from the first on, are zeros because

@@ -4,6 +4,7 @@
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
 mod answers;
+mod cut;
 mod format;
 mod hostile;
 mod input;

@@ -211,6 +211,66 @@ fn data_past_the_end_of_its_file_is_noticed() {
     assert!(map(513).unwrap_err().contains("data past the end of x"));
 }
 
+/// A list whose image takes space in units of so many bytes.
+struct InUnits(ListSource, u64);
+
+impl ExtentSource for InUnits {
+    fn virtual_size(&self) -> u64 {
+        self.0.virtual_size()
+    }
+
+    fn files(&self) -> &[ImageFile] {
+        self.0.files()
+    }
+
+    fn allocation_unit(&self) -> u64 {
+        self.1
+    }
+
+    fn extents(&mut self, out: &mut Batch) -> Result<()> {
+        self.0.extents(out)
+    }
+}
+
+/// A file of 1000 bytes, which end within a unit: what has no data may go on to the unit's end.
+#[test]
+fn space_past_the_last_unit_of_its_file_is_noticed() {
+    let strict =
+        Arc::new(Context { notices: crate::Notices::new(true, |_| {}), ..Context::default() });
+    let storage = Arc::new(MemoryStorage::new(1000));
+    let map = |unit, length, status, is_over_a_base| {
+        let list = ListSource::new(vec![(length, status)], "x", Some(storage.clone()));
+        let mut layers = vec![Layer::new(Box::new(InUnits(list, unit)), Path::new("x"), "list")];
+        if is_over_a_base {
+            // Of no length, so that it is asked and the layer above it answers.
+            layers.push(layer("base", &[]));
+        }
+        let chain = Chain::new(layers, Arc::clone(&strict)).unwrap();
+        let mut reader = RowReader::new(chain, Window::default(), Shape::WithCompressed);
+        reader.next_rows().map(<[Row]>::len).map_err(|error| error.to_string())
+    };
+    let (zero, absent) = (Status::ZeroAt(Place::at(512)), Status::AbsentAt(Place::at(512)));
+    for (status, what) in [(zero, "space of zeros"), (absent, "space of unallocated data")] {
+        for (unit, most) in [(512, 512), (4096, 3584), (0, 512)] {
+            for is_over_a_base in [false, true] {
+                assert_eq!(map(unit, most, status, is_over_a_base), Ok(1), "{what} {unit}");
+                let text = format!(
+                    "list: {what} past the end of x: {:#x} bytes at 0x200, but the file ends at \
+                     0x400",
+                    most + 1
+                );
+                assert_eq!(map(unit, most + 1, status, is_over_a_base), Err(text));
+            }
+        }
+    }
+    // Of data, every byte has to be there.
+    assert_eq!(map(4096, 512, data(512), false), Ok(1));
+    assert!(map(4096, 513, data(512), false).unwrap_err().contains("data past the end of x"));
+    // Near 2^64 nothing wraps.
+    let far = Status::ZeroAt(Place::at(u64::MAX - 100));
+    assert!(map(4096, 512, far, false).unwrap_err().contains("space of zeros past the end of x"));
+}
+
 /// Once, what a reader had asked when it failed was taken for what the next one had to ask.
 #[test]
 fn a_second_reader_starts_at_the_top_again() {

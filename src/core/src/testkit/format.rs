@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::cut::check_cut;
 use super::hostile::damage;
 use super::samples::SampleRegistration;
 use super::storage::{Failing, Odd, Oddity};
@@ -28,6 +29,8 @@ pub struct Checked {
     pub samples: usize,
     /// Damaged variants of them that are a map or an error.
     pub damaged: usize,
+    /// Variants that end early and are a map, or an error that blames nothing that is missing.
+    pub cut: usize,
     /// Calls to the storage that were made to fail, and were an error.
     pub faults: usize,
     /// Odd answers of the storage that led to an error.
@@ -51,6 +54,10 @@ pub struct Checked {
 /// - An error of the source is never lost, wherever it comes and whatever was appended before.
 /// - What warns is an error if warnings are errors.
 /// - Other files are not needed, or asked for through [`Image::members`].
+/// - An image that is cut short is a map, or an error that does not blame what is not in the file:
+///   one about something past the end of the file says how long the file is, and none depends on
+///   the zeros that fill up the last sector. ([`Fields::decode`](crate::Fields::decode) sees to
+///   that.)
 /// - Every truncated or damaged variant is a map or an error; none panics or goes on without end.
 ///
 /// # Panics
@@ -75,6 +82,7 @@ pub fn check_format(format: &dyn ImageFormat, samples: &[Sample]) -> Checked {
         checked.faults += check_faults(format, sample, &about);
         checked.oddities += check_oddities(format, sample, &about);
         checked.errors += check_errors(format, sample, &about);
+        checked.cut += check_cut(format, sample.image(), &about);
         checked.damaged += check_damaged(format, sample);
         checked.samples += 1;
     }

@@ -36,13 +36,12 @@ impl Header {
     }
 
     /// Takes the fields out of the header, in their order.
-    pub(crate) fn decode(bytes: &[u8; HEADER]) -> Result<Self> {
-        let fields = Fields::new("header", 0, bytes);
+    pub(crate) fn decode(fields: Fields<'_>) -> Result<Self> {
         let magic = fields.array(0)?;
         if magic != MAGIC {
             return Err(Error::Magic { found: magic }.into());
         }
-        let sum = sum_of_words(bytes);
+        let sum = sum_of_words(&fields.array(0)?);
         if sum != 0 {
             return Err(at(Error::Checksum { sum }, 8));
         }

@@ -27,7 +27,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use instar_core::{Confidence, ExtentSource, Image, ImageFormat, Probe, Result};
+use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
 
 use disk::{HEADER, Header};
 use source::FooSource;
@@ -58,7 +58,8 @@ impl ImageFormat for Foo {
         if !Header::has_magic(probe.head()) {
             return Confidence::No;
         }
-        match probe.head().first_chunk::<HEADER>().map(Header::decode) {
+        let header = probe.head().first_chunk::<HEADER>();
+        match header.map(|header| Header::decode(Fields::new("header", 0, header))) {
             Some(Ok(_)) => Confidence::Verified,
             // Broken, or the file ends in it: opening will say what is wrong.
             _ => Confidence::Magic,

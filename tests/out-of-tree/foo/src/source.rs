@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, Error as CoreError, ExtentSource, Flow, Image, ImageFile, Place, Result, Role,
-    SECTOR, Status, TableReader, read_padded,
+    Backing, Batch, Error as CoreError, ExtentSource, Fields, Flow, Image, ImageFile, Place,
+    Result, Role, SECTOR, Status, TableReader, read_padded,
 };
 
 use crate::disk::{ENTRY, Entry, HEADER, Header};
@@ -26,8 +26,9 @@ impl FooSource {
         let mut bytes = [0; HEADER];
         read_padded(image.storage.as_ref(), 0, &mut bytes)
             .map_err(|error| CoreError::io("cannot read the header", error).at(0))?;
-        let header = Header::decode(&bytes)?;
-        check_table(&header, image.storage.len())?;
+        let file = image.storage.len();
+        let header = Fields::decode("header", 0, &bytes, file, Header::decode)?;
+        check_table(&header, file)?;
         let backing = header.backing_name.clone().map(|name| Backing {
             role: Role::Backing,
             names: vec![name],
