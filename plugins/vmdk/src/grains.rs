@@ -215,7 +215,7 @@ impl<L: Layout> GrainMap<L> {
         let window = index - index % DIRECTORY_WINDOW;
         let window_at = at.saturating_add(window * L::WIDTH);
         let length = (entries - window).min(DIRECTORY_WINDOW) * L::WIDTH;
-        let bytes = reader.bytes(window_at, usize::try_from(length).unwrap_or(usize::MAX))?;
+        let bytes = reader.window(window_at, usize::try_from(length).unwrap_or(usize::MAX))?;
         let skip = (index - window) * L::WIDTH;
         let rest = bytes.get(usize::try_from(skip).unwrap_or(usize::MAX)..).unwrap_or_default();
         let mut stretch = rest.chunks_exact(width::<L>()).map(L::decode);

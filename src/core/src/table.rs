@@ -95,6 +95,15 @@ impl TableReader {
     pub fn bytes(&mut self, at: u64, length: usize) -> Result<&[u8]> {
         #[cfg(any(test, feature = "testkit"))]
         crate::testkit::serve(length);
+        self.window(at, length)
+    }
+
+    /// The same, for who looks at the first entries of it only.
+    ///
+    /// # Errors
+    /// As [`TableReader::bytes`].
+    #[inline]
+    pub fn window(&mut self, at: u64, length: usize) -> Result<&[u8]> {
         let in_buffer = at
             .checked_sub(self.start)
             .and_then(|skip| usize::try_from(skip).ok())
@@ -173,7 +182,7 @@ impl TableReader {
         let window = UPPER_WINDOW / width;
         let count = wanted.min(window - index % window);
         // No more than a window.
-        let entries = self.bytes(at, usize::try_from(count * width).unwrap_or(0))?;
+        let entries = self.window(at, usize::try_from(count * width).unwrap_or(0))?;
         let table = match (zero_entries::<N>(entries), entries.first_chunk()) {
             (0, Some(entry)) => (upper.place)(*entry),
             (zeros, _) => return Ok(Stretch::Absent(zeros as u64)),
