@@ -104,6 +104,151 @@ pub(crate) const BOMBS: &[Bomb] = &[
         },
     },
     Bomb {
+        name: "unlike.qcow2",
+        format: "qcow2",
+        about: "10 MiB, most of it holes, in which 8192 L1 entries name one L2 table of 2 MiB, every other entry of which is absent in another way",
+        args: JSON,
+        end: End::Rows(1),
+        make: |path| shared_table(path, 21, 8192, |cluster| (cluster % 2) << 63),
+    },
+    Bomb {
+        name: "unlike-zeros.qcow2",
+        format: "qcow2",
+        about: "the same where every other entry is zero in another way",
+        args: JSON,
+        end: End::Rows(1),
+        make: |path| shared_table(path, 21, 8192, |cluster| (cluster % 2) << 63 | 1),
+    },
+    Bomb {
+        name: "unlike-64k.qcow2",
+        format: "qcow2",
+        about: "100,000 L1 entries that name such a table of 64 KiB",
+        args: JSON,
+        end: End::Rows(1),
+        make: |path| {
+            let header =
+                Header { size: 100_000 << 29, l1_entries: 100_000, l1_at: 5, ..Header::default() };
+            let file = header.write(path, 20 << 16)?;
+            file.write_all_at(&entries(100_000, |_| 4 << 16), 5 << 16)?;
+            file.write_all_at(&entries(8192, |cluster| (cluster % 2) << 63), 4 << 16)
+        },
+    },
+    Bomb {
+        name: "unlike-extended.qcow2",
+        format: "qcow2",
+        about: "4096 L1 entries that name such a table of 2 MiB of extended entries",
+        args: JSON,
+        end: End::Rows(1),
+        make: |path| {
+            shared_table(path, 21, 4096, |word| (word % 4 / 2) << 63)?;
+            extend(path)
+        },
+    },
+    Bomb {
+        name: "hidden.qcow2",
+        format: "qcow2",
+        about: "4096 L1 entries that name a table in which every other cluster has a place but no subcluster, over an empty image",
+        args: FOLLOW,
+        end: End::Rows(1),
+        make: |path| {
+            shared_table(path, 21, 4096, |word| if word % 4 == 0 { 8 * MIB } else { 0 })?;
+            extend(path)?;
+            let below = path.with_extension("below.qcow2");
+            let name = below.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let file = File::options().write(true).open(path)?;
+            file.write_all_at(&1024_u64.to_be_bytes(), 8)?;
+            file.write_all_at(&u32::try_from(name.len()).unwrap_or(0).to_be_bytes(), 16)?;
+            file.write_all_at(name.as_bytes(), 1024)?;
+            Header { cluster_bits: 21, size: 4096 << 39, l1_entries: 4096, ..Header::default() }
+                .write(&below, 10 * MIB)
+                .map(drop)
+        },
+    },
+    Bomb {
+        name: "halves.qcow2",
+        format: "qcow2",
+        about: "8192 L1 entries that name a table of which half is absent and half zero, both in two ways",
+        args: JSON,
+        end: End::Rows(2 * 8192),
+        make: |path| shared_table(path, 21, 8192, |cluster| (cluster % 2) << 63 | cluster >> 17),
+    },
+    Bomb {
+        name: "rotation.qcow2",
+        format: "qcow2",
+        about: "1,048,576 L1 entries that name 32 such tables in turn, 64 MiB, absent in two ways",
+        args: JSON,
+        end: End::Rows(1),
+        make: |path| {
+            let count = 1_u64 << 20;
+            let header =
+                Header { size: count << 39, l1_entries: count, refcounts_at: 45, ..jumbo() };
+            let file = header.write(path, 104 * MIB)?;
+            file.write_all_at(&entries(count, |index| (20 + index % 32 * 2) * MIB), 2 * MIB)?;
+            file.write_all_at(&entries(32 << 18, |cluster| (cluster % 2) << 63), 20 * MIB)
+        },
+    },
+    Bomb {
+        name: "unlike.qcow",
+        format: "qcow",
+        about: "100,000 L1 entries that name one L2 table of 64 KiB of compressed clusters",
+        args: JSON,
+        end: End::Rows(1),
+        make: |path| qcow(path, 100_000, |_| 0),
+    },
+    Bomb {
+        name: "overlapping.qcow",
+        format: "qcow",
+        about: "1,048,576 L1 entries that name as many tables, each 8 bytes after the last, in 8 MiB",
+        args: JSON,
+        end: End::Rows(1),
+        make: |path| qcow(path, 1 << 20, |index| index % (1 << 19) * 8),
+    },
+    Bomb {
+        name: "zeros.qed",
+        format: "qed",
+        about: "8192 L1 entries that name one L2 table of 2 MiB of zero clusters",
+        args: JSON,
+        end: End::Rows(1),
+        make: |path| {
+            let file = qed_header(path, 1 << 21, 1, 2 * MIB, 8192 << 39, 6 * MIB)?;
+            let table = (4 * MIB).to_le_bytes().repeat(8192);
+            file.write_all_at(&table, 2 * MIB)?;
+            file.write_all_at(&1_u64.to_le_bytes().repeat(1 << 18), 4 * MIB)
+        },
+    },
+    Bomb {
+        name: "zeros.vmdk",
+        format: "vmdk",
+        about: "4,194,304 directory entries that name one grain table of zero grains",
+        args: JSON,
+        end: End::Rows(1),
+        make: |path| {
+            let mut header = vmdk_header(4 << 32, 2);
+            header[4..12].copy_from_slice(&[2, 0, 0, 0, 5, 0, 0, 0]);
+            let file = File::create(path)?;
+            file.write_all_at(&header, 0)?;
+            file.write_all_at(&1_u32.to_le_bytes().repeat(512), 64 * KIB)?;
+            file.write_all_at(&128_u32.to_le_bytes().repeat(4 << 20), MIB)
+        },
+    },
+    Bomb {
+        name: "again.vmdk",
+        format: "vmdk",
+        about: "a descriptor that names one sparse extent 400 times, with a directory of 4 MiB that names one grain table",
+        args: FOLLOW,
+        end: End::Error("the number of table entries walked, many of them more than once, is"),
+        make: |path| {
+            let mut header = vmdk_header(1 << 30, 2);
+            header[4..12].copy_from_slice(&[2, 0, 0, 0, 5, 0, 0, 0]);
+            let file = File::create(path.with_extension("extent.vmdk"))?;
+            file.write_all_at(&header, 0)?;
+            file.write_all_at(&1_u32.to_le_bytes().repeat(512), 64 * KIB)?;
+            file.write_all_at(&128_u32.to_le_bytes().repeat(1 << 20), MIB)?;
+            let text = descriptor("RW 1073741824 SPARSE \"again.extent.vmdk\"\n", 400);
+            fs::write(path, text.replace("twoGbMaxExtentFlat", "twoGbMaxExtentSparse"))
+        },
+    },
+    Bomb {
         name: "deep-200.qcow2",
         format: "qcow2",
         about: "a chain of 201 images, in each of which a table of 2 MiB is read",
@@ -297,21 +442,59 @@ fn chain(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the entries of a table extended ones: an image of the same table is half as long.
+fn extend(path: &Path) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    file.write_all_at(&(4096_u64 << 38).to_be_bytes(), 24)?;
+    file.write_all_at(&(1_u64 << 4).to_be_bytes(), 72)
+}
+
+/// L1 entries that name tables of 64 KiB, each so many bytes from the first on, in entries that say
+/// compressed.
+fn qcow(path: &Path, count: u64, from: impl Fn(u64) -> u64) -> io::Result<()> {
+    let mut bytes = vec![0; 48];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, b"QFI\xfb");
+    put(4, &1_u32.to_be_bytes());
+    put(24, &(count << 22).to_be_bytes());
+    put(32, &[9, 13]);
+    put(40, &512_u64.to_be_bytes());
+    let tables = 16 * MIB;
+    let file = File::create(path)?;
+    file.write_all_at(&bytes, 0)?;
+    file.write_all_at(&entries(count, |index| tables + from(index)), 512)?;
+    let length = (0..count).map(from).max().unwrap_or(0) / 8 + (64 << 10) / 8;
+    file.write_all_at(&entries(length, |index| 1 << 63 | index), tables)
+}
+
 /// Clusters of 64 MiB, tables of 16 of them.
 fn qed(path: &Path) -> io::Result<()> {
+    let file = qed_header(path, 1 << 26, 16, 1 << 30, (1 << 63) - (1 << 30), 3 << 30)?;
+    let table = (2_u64 << 30).to_le_bytes();
+    (0..1024).try_for_each(|index| file.write_all_at(&table, (1 << 30) + index * 8))
+}
+
+/// A file of `length` bytes with the header of a disk of `size`, with tables of so many clusters.
+fn qed_header(
+    path: &Path,
+    cluster: u32,
+    table: u32,
+    l1: u64,
+    size: u64,
+    length: u64,
+) -> io::Result<File> {
     let mut bytes = vec![0; 64];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     put(0, b"QED\0");
-    put(4, &(1_u32 << 26).to_le_bytes());
-    put(8, &16_u32.to_le_bytes());
+    put(4, &cluster.to_le_bytes());
+    put(8, &table.to_le_bytes());
     put(12, &1_u32.to_le_bytes());
-    put(40, &(1_u64 << 30).to_le_bytes());
-    put(48, &((1_u64 << 63) - (1 << 30)).to_le_bytes());
+    put(40, &l1.to_le_bytes());
+    put(48, &size.to_le_bytes());
     let file = File::create(path)?;
-    file.set_len(3 << 30)?;
+    file.set_len(length)?;
     file.write_all_at(&bytes, 0)?;
-    let table = (2_u64 << 30).to_le_bytes();
-    (0..1024).try_for_each(|index| file.write_all_at(&table, (1 << 30) + index * 8))
+    Ok(file)
 }
 
 // raw, VMDK -----------------------------------------------------------------------------------

@@ -128,6 +128,35 @@ pub(crate) fn small() -> Builder {
         .table(&[COMPRESSED | 2])
 }
 
+/// L1 entries that name tables again and again, some of which overlap: runs of all lengths.
+pub(crate) fn shared() -> MemoryStorage {
+    const COUNT: u64 = 512;
+    let h = |cluster: u64| cluster * K4;
+    let table = |entry: &dyn Fn(u64) -> u64| (0..COUNT).map(entry).collect::<Vec<_>>();
+    let builder = Builder::new(12, 9, 600 * COUNT * K4)
+        .table(&table(&|index| COMPRESSED | index))
+        .table(&table(&|index| match index {
+            0..100 => h(index + 20),
+            100..300 => COMPRESSED | index,
+            300..320 => h(index % 3 + 20),
+            _ => 0,
+        }))
+        .table(&table(&|index| h(index + 20)));
+    let at = |index: u64| match index % 6 {
+        0 | 1 => L2_AT,
+        2 => L2_AT + 4096,
+        3 => L2_AT + 8192,
+        // Across two tables.
+        4 => L2_AT + index % 512 * 8,
+        _ => L2_AT + 4096 + index % 512 * 8,
+    };
+    let mut builder = (0..600).map(at).fold(builder, Builder::l1_entry);
+    builder.l1.drain(..3);
+    builder.length = usize::try_from((20 + COUNT) * K4).unwrap();
+    let bytes = builder.bytes();
+    MemoryStorage::new(bytes.len() as u64).with_data(0, &bytes[..6 * 4096])
+}
+
 /// An overlay: of what is not in it, nothing is known.
 pub(crate) fn overlay() -> MemoryStorage {
     let at = (NAME_AT as u64).to_be_bytes();
@@ -143,5 +172,6 @@ pub(crate) fn all() -> Vec<Sample> {
         Sample::new("encrypted", mixed().encrypted().storage(), 6),
         Sample::new("over a backing file", overlay(), 7),
         Sample::new("the smallest clusters and tables, some absent", small().storage(), 67),
+        Sample::new("tables that are named many times and overlap", shared(), 2434),
     ]
 }

@@ -5,16 +5,16 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, References,
-    Result, Role, SECTOR, Status, Storage, Stretch, TableReader, Upper, read_padded,
+    Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Part, Place, References,
+    Result, Role, SECTOR, SecondLevel, Status, Storage, Stretch, TableReader, Upper, read_padded,
 };
 
 use crate::disk::{ENTRY, HEADER, Header, L2Entry};
 use crate::error::Error;
 
-/// Entries of an L2 table from which on it is asked for whether they lie in a hole of the file:
-/// 16 KiB, which take longer to read than to seek.
-const WORTH_A_SEEK: u64 = 2048;
+/// Bytes of an L2 table from which on it is asked for whether they lie in a hole of the file: they
+/// take longer to read than to seek.
+const WORTH_A_SEEK: u64 = 16 << 10;
 
 /// An open qcow image.
 pub(crate) struct QcowSource {
@@ -22,7 +22,7 @@ pub(crate) struct QcowSource {
     files: [ImageFile; 1],
     backing: Option<Backing>,
     l1: TableReader,
-    l2: TableReader,
+    l2: SecondLevel,
     references: References,
     context: Arc<Context>,
 }
@@ -37,7 +37,8 @@ impl QcowSource {
             backing: backing(&header, &mut name)?,
             files: [image.file()],
             l1: TableReader::new("L1 table", Arc::clone(storage), limits),
-            l2: TableReader::new("L2 table", Arc::clone(storage), limits),
+            l2: SecondLevel::new("L2 table", storage, limits, ENTRY, header.cluster())
+                .with_holes_from(WORTH_A_SEEK),
             references: References::new("L2 tables", storage.len(), header.table()),
             context: Arc::clone(image.context),
             header,
@@ -53,16 +54,17 @@ impl QcowSource {
         let first = cluster_index % in_table;
         // The entries of the question, as far as they are in this table: at most 64 KiB.
         let count = (out.end().div_ceil(cluster) - cluster_index).min(in_table - first);
-        let length = usize::try_from(count * ENTRY).unwrap_or(0);
-        // What saturates is outside any file.
-        let at = table.saturating_add(first * ENTRY);
-        if count >= WORTH_A_SEEK && self.l2.unstored(at, count * ENTRY)? == count * ENTRY {
-            // At most 8192 clusters of 64 KiB, behind a place on a disk of 2^57 bytes.
-            let end = (cluster_index + count) << cluster_bits;
-            return Ok(out.push(end - out.cursor(), Status::Absent));
-        }
-        let entries = self.l2.bytes(at, length)?;
-        Ok(clusters(entries, cluster, is_encrypted, out))
+        let part = Part {
+            // What saturates is outside any file.
+            at: table.saturating_add(first * ENTRY),
+            entries: count,
+            skip: out.cursor() & (cluster - 1),
+            end: u64::MAX,
+            file: 0,
+            variant: 0,
+        };
+        self.l2
+            .walk(part, out, |entries, out| Ok(clusters(entries.bytes, cluster, is_encrypted, out)))
     }
 }
 

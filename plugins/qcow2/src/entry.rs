@@ -28,6 +28,8 @@ pub(crate) struct Rules {
     pub(crate) encrypted: bool,
     /// Whether holes of the host are looked for beneath data.
     pub(crate) over_holes: bool,
+    /// Whether it counts that an absent subcluster has a place.
+    pub(crate) absent_has_place: bool,
 }
 
 /// A compressed cluster: nothing else in its entry matters to a map.
@@ -64,7 +66,8 @@ impl Rules {
             (true, true, _) => Status::ZeroAt(place),
             (true, false, true) if self.over_holes => Status::DataOverHoles(place),
             (true, false, true) => Status::Data(place),
-            (true, false, false) => Status::AbsentAt(place),
+            (true, false, false) if self.absent_has_place => Status::AbsentAt(place),
+            (true, false, false) => Status::Absent,
             (false, true, _) => Status::Zero,
             (false, false, _) => Status::Absent,
         };
@@ -123,6 +126,14 @@ impl Rules {
             (false, true, _) => (Status::Zero, run(zero)),
             (false, false, _) => (Status::Absent, run(!zero)),
         })
+    }
+
+    /// What is appended of a run of this status.
+    pub(crate) fn shown(&self, status: Status) -> Status {
+        match status {
+            Status::AbsentAt(_) if !self.absent_has_place => Status::Absent,
+            other => other,
+        }
     }
 
     /// Refuses an extended entry that contradicts itself.
@@ -210,6 +221,7 @@ mod tests {
         has_data_file: false,
         encrypted: false,
         over_holes: false,
+        absent_has_place: true,
     };
     const HOST: u64 = 0x10_0000;
     const GUEST: u64 = 0x2_0000;

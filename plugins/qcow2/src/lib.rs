@@ -18,7 +18,6 @@ mod source;
 mod structures;
 #[cfg(test)]
 mod tests;
-mod uniform;
 
 use instar_core::{Confidence, ExtentSource, Fields, Image, ImageFormat, Probe, Result};
 

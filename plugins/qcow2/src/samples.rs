@@ -157,6 +157,42 @@ pub(crate) fn extended() -> Builder {
     ])
 }
 
+/// L1 entries that name the same four tables again and again, of runs of all lengths: clusters of
+/// 4 KiB, or of 16 KiB with subclusters.
+pub(crate) fn shared(is_extended: bool) -> MemoryStorage {
+    let bits: u32 = if is_extended { 14 } else { 12 };
+    let cluster = 1_u64 << bits;
+    let count = cluster / if is_extended { 16 } else { 8 };
+    let builder = Builder::new(bits, 512 * count * cluster);
+    let builder = if is_extended { builder.extended() } else { builder };
+    let table = |entry: &dyn Fn(u64) -> [u64; 2]| -> Vec<u64> {
+        let width = if is_extended { 2 } else { 1 };
+        (0..count).flat_map(|index| entry(index).into_iter().take(width)).collect()
+    };
+    // Bit 0 of an extended entry has no meaning.
+    let zero = |mark: u64| if is_extended { [mark, !0 << 32] } else { [mark | ZERO, 0] };
+    let all = u64::from(u32::MAX);
+    let mut builder = builder
+        .table(&table(&|index| [index % 2 << 63, 0]))
+        .table(&table(&|index| match index {
+            0..100 => [(index + 20) * cluster, all],
+            100..300 => zero(index % 3 << 60 & COMPRESSED.wrapping_sub(1)),
+            300..320 => [COMPRESSED | index, 0],
+            _ => [0, 0],
+        }))
+        .table(&table(&|index| [(index + 20) * cluster, all]))
+        .table(&table(&|index| match index % 200 {
+            150.. => [(20 + index % 2) * cluster, all],
+            _ => [COMPRESSED | index, index],
+        }));
+    let named = builder.l1.clone();
+    builder.l1 = (0..512).map(|index| named[[0, 0, 1, 2, 3, 0][index % 6]]).collect();
+    builder.clusters = 20 + count;
+    let bytes = builder.bytes();
+    let metadata = usize::try_from(7 * cluster).unwrap();
+    MemoryStorage::new(bytes.len() as u64).with_data(0, &bytes[..metadata])
+}
+
 /// All kinds of sound images.
 pub(crate) fn all() -> Vec<Sample> {
     vec![
@@ -167,5 +203,7 @@ pub(crate) fn all() -> Vec<Sample> {
             small_clusters().storage(),
             67,
         ),
+        Sample::new("tables that are named many times", shared(false), 5016),
+        Sample::new("the same with subclusters", shared(true), 11646),
     ]
 }

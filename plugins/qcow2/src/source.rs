@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, Reference,
-    References, Result, Role, SECTOR, Status, Storage, Stretch, TableReader, Upper, read_padded,
-    zero_entries,
+    Backing, Batch, Context, Entries, ExtentSource, Fields, Flow, Image, ImageFile, Part, Place,
+    Reference, References, Result, Role, SECTOR, SecondLevel, Status, Storage, Stretch,
+    TableReader, Upper, read_padded, zero_entries,
 };
 
 use crate::disk::{self, Encryption, Header};
@@ -17,7 +17,10 @@ use crate::extensions::{Extensions, until_zero};
 use crate::refcounts::looks_metadata_preallocated;
 use crate::snapshots;
 use crate::structures::Structures;
-use crate::uniform::{EXTENDED, STANDARD, Uniform};
+
+/// Bytes of a standard and of an extended L2 entry.
+const STANDARD: u64 = 8;
+const EXTENDED: u64 = 16;
 
 /// An open qcow2 image.
 pub(crate) struct Qcow2Source {
@@ -30,9 +33,8 @@ pub(crate) struct Qcow2Source {
     files: [ImageFile; 1],
     backing: Option<Backing>,
     l1: TableReader,
-    l2: TableReader,
+    l2: SecondLevel,
     references: References,
-    uniform: Uniform,
     structures: Structures,
 }
 
@@ -60,6 +62,8 @@ impl Qcow2Source {
             Some(name) => data_file(image, name)?,
             None => image.file(),
         };
+        let width = if header.extended_l2 { EXTENDED } else { STANDARD };
+        let l2 = SecondLevel::new("L2 table", storage, limits, width, header.cluster());
         Ok(Self {
             rules: Rules {
                 cluster: header.cluster(),
@@ -67,6 +71,7 @@ impl Qcow2Source {
                 has_data_file: header.has_data_file,
                 encrypted: header.encryption != Encryption::None,
                 over_holes: false,
+                absent_has_place: true,
             },
             knows_holes: header.encryption != Encryption::None,
             backing: backing(&header, &first_cluster, extensions.backing_format),
@@ -74,9 +79,9 @@ impl Qcow2Source {
             storage: Arc::clone(storage),
             context: Arc::clone(image.context),
             l1: TableReader::new("L1 table", Arc::clone(storage), limits),
-            l2: TableReader::new("L2 table", Arc::clone(storage), limits),
+            // Data in a data file is at its guest offset.
+            l2: if header.has_data_file { l2.with_checked_places() } else { l2 },
             references: References::new("L2 tables", storage.len(), header.cluster()),
-            uniform: Uniform::default(),
             structures,
             header,
         })
@@ -103,27 +108,30 @@ impl Qcow2Source {
         if self.references.count(l1_index, &self.context.notices)? {
             self.structures.check_table(l1_index, table, &self.context.notices)?;
         }
-        let known = self.uniform.status(table, cluster, &mut self.l2)?;
-        if let Some(status) = known {
-            return Ok(self.push_tables(l1_index, 1, status, out));
-        }
         let in_table = (1 << l2_bits) - 1;
         let first = (out.cursor() >> cluster_bits) & in_table;
         // The entries of the question, as far as they are in this table.
         let wanted = out.end().div_ceil(cluster) - (out.cursor() >> cluster_bits);
         let count = wanted.min(in_table + 1 - first);
         let size = if extended_l2 { EXTENDED } else { STANDARD };
-        // A table is a cluster, so the product is at most 2 MiB, and `table` is below 2^56.
-        let length = usize::try_from(count * size).unwrap_or(0);
-        let entries = self.l2.bytes(table + first * size, length)?;
-        if count > in_table {
-            self.uniform.learn(table, entries, &self.rules, extended_l2);
-        }
-        if extended_l2 {
-            extended(&self.rules, entries, out)
-        } else {
-            standard(&self.rules, entries, out)
-        }
+        let shift = cluster_bits + l2_bits;
+        let table_end = ((out.cursor() >> shift) + 1).checked_shl(shift).unwrap_or(u64::MAX);
+        // Where the layer below decides, it does not matter whether an absent subcluster has a place.
+        let absent_has_place = table_end > out.below();
+        let rules = Rules { absent_has_place, ..self.rules };
+        let part = Part {
+            // A table is a cluster, of at most 2 MiB, and `table` is below 2^56.
+            at: table + first * size,
+            entries: count,
+            skip: out.cursor() & (cluster - 1),
+            end: u64::MAX,
+            file: 0,
+            variant: absent_has_place.into(),
+        };
+        self.l2.walk(part, out, |entries, out| match extended_l2 {
+            true => extended(&rules, entries, out),
+            false => standard(&rules, entries.bytes, out),
+        })
     }
 
     fn learn_holes(&mut self) -> Result<()> {
@@ -286,12 +294,13 @@ fn continued(entries: &[u8], first: u64, step: u64) -> usize {
 /// qemu looks at the entry behind a run before it answers about the run: if that entry is
 /// invalid, the run is never answered. So a run is only appended when what follows it is known
 /// to be sound.
-fn extended(rules: &Rules, entries: &[u8], out: &mut Batch) -> Result<Flow> {
+fn extended(rules: &Rules, entries: Entries<'_>, out: &mut Batch) -> Result<Flow> {
     let cluster = rules.cluster;
     let subcluster = cluster / u64::from(SUBCLUSTERS);
-    let mut entries = Pairs { rest: entries };
+    let is_last = entries.is_last;
+    let mut entries = Pairs { rest: entries.bytes };
     loop {
-        if plain_extended(rules, &mut entries, out) == Flow::Stop {
+        if plain_extended(rules, &mut entries, is_last, out) == Flow::Stop {
             return Ok(Flow::Stop);
         }
         let Some((entry, bitmap)) = entries.peek() else {
@@ -311,6 +320,9 @@ fn extended(rules: &Rules, entries: &[u8], out: &mut Batch) -> Result<Flow> {
             moved += cluster;
             entries.advance();
             let Some((entry, bitmap)) = entries.peek() else {
+                if !is_last {
+                    return Ok(Flow::More);
+                }
                 break;
             };
             rules.check_extended(entry, bitmap, guest + moved)?;
@@ -320,16 +332,16 @@ fn extended(rules: &Rules, entries: &[u8], out: &mut Batch) -> Result<Flow> {
             }
         }
         let length = moved + u64::from(last) * subcluster - inside;
-        if out.push(length, status.advanced(inside)) == Flow::Stop {
+        if out.push(length, rules.shown(status.advanced(inside))) == Flow::Stop {
             return Ok(Flow::Stop);
         }
     }
 }
 
 /// As [`plain`], for extended entries: appends for as long as entries are sound and raise no
-/// further questions.
+/// further questions. Unless these are the last entries, what the last of them says is left out.
 #[inline(never)]
-fn plain_extended(rules: &Rules, entries: &mut Pairs<'_>, out: &mut Batch) -> Flow {
+fn plain_extended(rules: &Rules, entries: &mut Pairs<'_>, is_last: bool, out: &mut Batch) -> Flow {
     let cluster = rules.cluster;
     let subcluster = cluster / u64::from(SUBCLUSTERS);
     let unusual = rules.unusual_extended();
@@ -369,6 +381,9 @@ fn plain_extended(rules: &Rules, entries: &mut Pairs<'_>, out: &mut Batch) -> Fl
     }
     if is_sound {
         *entries = pairs;
+        if !is_last {
+            return Flow::More;
+        }
         return tail.push(waiting.0, waiting.1);
     }
     drop(tail);

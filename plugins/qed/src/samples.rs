@@ -138,6 +138,25 @@ pub(crate) fn long_run() -> Builder {
     Builder::new(65536, 16, 8 << 30).table(&[1])
 }
 
+/// L1 entries that name the same three tables again and again, of runs of all lengths.
+pub(crate) fn shared() -> MemoryStorage {
+    const COUNT: u64 = 512;
+    let table = |entry: &dyn Fn(u64) -> u64| (0..COUNT).map(entry).collect::<Vec<_>>();
+    let mut builder = Builder::new(4096, 1, 512 * COUNT * K4)
+        .table(&[1; COUNT as usize])
+        .table(&table(&|index| match index {
+            0..100 => (index + 20) * K4,
+            100..300 => 1,
+            300..320 => (index % 3 + 20) * K4,
+            _ => 0,
+        }))
+        .table(&table(&|index| (index + 20) * K4));
+    let named = builder.l1.clone();
+    builder.l1 = (0..512).map(|index| named[[0, 0, 1, 2, 0][index % 5]]).collect();
+    let bytes = builder.cut((20 + COUNT) * K4).bytes();
+    MemoryStorage::new(bytes.len() as u64).with_data(0, &bytes[..5 * 4096])
+}
+
 /// All kinds of sound images.
 pub(crate) fn all() -> Vec<Sample> {
     vec![
@@ -145,5 +164,6 @@ pub(crate) fn all() -> Vec<Sample> {
         Sample::new("over a backing file", mixed().over(b"base.raw").storage(), 12),
         Sample::new("tables of one cluster, some absent", small().storage(), 5),
         Sample::new("a run of more than 4 GiB", long_run().storage(), 2),
+        Sample::new("tables that are named many times", shared(), 1225),
     ]
 }

@@ -5,15 +5,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Place, References,
-    Result, Role, Status, Storage, Stretch, TableReader, Tail, Upper, read_padded,
+    Backing, Batch, Context, ExtentSource, Fields, Flow, Image, ImageFile, Part, Place, References,
+    Result, Role, SecondLevel, Status, Storage, Stretch, TableReader, Tail, Upper, read_padded,
 };
 
 use crate::disk::{self, ENTRY, HEADER, Header, L2Entry, Room};
 use crate::error::{Error, Misplaced};
-
-/// Entries of an L2 table that are looked at together: 512 KiB.
-const L2_WINDOW: u64 = 64 << 10;
 
 /// An open QED image.
 pub(crate) struct QedSource {
@@ -22,7 +19,7 @@ pub(crate) struct QedSource {
     files: [ImageFile; 1],
     backing: Option<Backing>,
     l1: TableReader,
-    l2: TableReader,
+    l2: SecondLevel,
     references: References,
     context: Arc<Context>,
 }
@@ -41,7 +38,8 @@ impl QedSource {
             backing: backing(&header, &mut name)?,
             files: [image.file()],
             l1: TableReader::new("L1 table", Arc::clone(storage), limits),
-            l2: TableReader::new("L2 table", Arc::clone(storage), limits),
+            l2: SecondLevel::new("L2 table", storage, limits, ENTRY, header.cluster())
+                .with_holes_from(0),
             room,
             references: References::new("L2 tables", storage.len(), header.table()),
             context: Arc::clone(image.context),
@@ -52,7 +50,8 @@ impl QedSource {
     /// Appends what the L2 table at file offset `table`, which is that of the cursor, says.
     ///
     /// As in qemu, a run of clusters one behind the other must begin in the file, but may go on
-    /// behind its end. So a run is appended as a whole, even if it comes in several windows.
+    /// behind its end. Where it is taken up again does not matter: if its first cluster may be where
+    /// it is, so may the others.
     fn table(&mut self, table: u64, out: &mut Batch) -> Result<Flow> {
         let room = self.room;
         let length = self.header.table();
@@ -64,33 +63,19 @@ impl QedSource {
         }
         let in_table = 1 << self.header.table_bits;
         let cluster_index = out.cursor() >> self.header.cluster_bits;
-        let mut index = cluster_index % in_table;
+        let index = cluster_index % in_table;
         // The entries of the question, as far as they are in this table.
         let wanted = out.end().div_ceil(room.cluster) - cluster_index;
-        let end = index + wanted.min(in_table - index);
-        let guest = out.cursor() - inside;
-        let mut runs = Runs { room, inside, guest, run: None, out: out.tail() };
-        while index < end {
-            // The table is in the file, and a window has half a MiB.
-            let at = table + index * ENTRY;
-            let unstored = self.l2.unstored(at, (end - index) * ENTRY)? / ENTRY;
-            if unstored > 0 {
-                let Some(run) = runs.taking(L2Entry::Absent)? else { return Ok(Flow::Stop) };
-                run.clusters += unstored;
-                index += unstored;
-                continue;
-            }
-            let count = (end - index).min(L2_WINDOW - index % L2_WINDOW);
-            let raw = self.l2.bytes(at, usize::try_from(count * ENTRY).unwrap_or(0))?;
-            let mut entries = raw.chunks_exact(8).map(|raw| L2Entry::decode(le64(raw)));
-            let mut next = entries.next();
-            while let Some(entry) = next {
-                let Some(run) = runs.taking(entry)? else { return Ok(Flow::Stop) };
-                next = run.extend(entry, &mut entries, room.cluster);
-            }
-            index += count;
-        }
-        Ok(runs.end())
+        let part = Part {
+            // The table is in the file.
+            at: table + index * ENTRY,
+            entries: wanted.min(in_table - index),
+            skip: inside,
+            end: u64::MAX,
+            file: 0,
+            variant: 0,
+        };
+        self.l2.walk(part, out, |entries, out| clusters(entries.bytes, room, out))
     }
 }
 
@@ -142,6 +127,20 @@ impl ExtentSource for QedSource {
         }
         Ok(())
     }
+}
+
+/// Appends the clusters that these entries describe; the cursor is in the first one.
+fn clusters(entries: &[u8], room: Room, out: &mut Batch) -> Result<Flow> {
+    let inside = out.cursor() & (room.cluster - 1);
+    let guest = out.cursor() - inside;
+    let mut runs = Runs { room, inside, guest, run: None, out: out.tail() };
+    let mut entries = entries.chunks_exact(8).map(|raw| L2Entry::decode(le64(raw)));
+    let mut next = entries.next();
+    while let Some(entry) = next {
+        let Some(run) = runs.taking(entry)? else { return Ok(Flow::Stop) };
+        next = run.extend(entry, &mut entries, room.cluster);
+    }
+    Ok(runs.end())
 }
 
 /// The runs of a table, appended when they are known to be complete.

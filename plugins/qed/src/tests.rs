@@ -25,7 +25,7 @@ fn refusal(builder: &Builder) -> (ErrorKind, String) {
 
 #[test]
 fn laws_hold_for_every_sample() {
-    assert_eq!(check_format(&Qed, &samples::all()).samples, 4);
+    assert_eq!(check_format(&Qed, &samples::all()).samples, 5);
 }
 
 #[test]

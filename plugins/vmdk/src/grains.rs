@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use instar_core::{
-    Batch, Flow, Limits, Notices, Place, References, Result, SECTOR, Status, Storage, TableReader,
+    Batch, Flow, Limits, Notices, Part, Place, References, Result, SECTOR, SecondLevel, Status,
+    Storage, TableReader,
 };
 
 use crate::disk::Geometry;
@@ -68,16 +69,9 @@ pub(crate) struct GrainMap<L> {
     layout: L,
     geometry: Geometry,
     directory: Directory,
-    storage: Arc<dyn Storage>,
-    limits: Limits,
-    /// Made when needed, so that a disk of many extents holds the buffers of one.
-    readers: Option<Readers>,
+    directory_reader: TableReader,
+    tables: SecondLevel,
     references: References,
-}
-
-struct Readers {
-    directory: TableReader,
-    tables: TableReader,
 }
 
 /// What the directory says about a stretch of the extent.
@@ -101,8 +95,9 @@ impl<L: Layout> GrainMap<L> {
         let directory = Directory { entries, ..directory };
         let table = geometry.table_entries * L::WIDTH;
         let references = References::new("grain tables", storage.len(), table);
-        let limits = limits.clone();
-        Self { layout, geometry, directory, storage, limits, readers: None, references }
+        let directory_reader = TableReader::new("grain directory", Arc::clone(&storage), limits);
+        let tables = SecondLevel::new("grain table", &storage, limits, L::WIDTH, geometry.grain);
+        Self { layout, geometry, directory, directory_reader, tables, references }
     }
 
     /// Length of the extent in bytes.
@@ -112,13 +107,24 @@ impl<L: Layout> GrainMap<L> {
 
     /// Bytes that the buffers hold.
     pub(crate) fn buffered(&self) -> u64 {
-        let held = |readers: &Readers| readers.directory.buffered() + readers.tables.buffered();
-        self.readers.as_ref().map_or(0, held)
+        self.directory_reader.buffered() + self.tables.buffered()
     }
 
-    /// Gives the buffers back.
+    /// How many of them are there to remember runs of grains.
+    pub(crate) fn remembered(&self) -> u64 {
+        self.tables.remembered()
+    }
+
+    /// Gives back what is not there to remember runs.
     pub(crate) fn rest(&mut self) {
-        self.readers = None;
+        self.directory_reader.release();
+        self.tables.rest();
+    }
+
+    /// Gives everything back.
+    pub(crate) fn release(&mut self) {
+        self.directory_reader.release();
+        self.tables.release();
     }
 
     /// Appends what the extent, which begins at guest byte `start` and keeps its data in file
@@ -152,11 +158,21 @@ impl<L: Layout> GrainMap<L> {
                     let used = (length - table_start).div_ceil(grain).min(table_entries);
                     let first = inside / grain;
                     let entries_at = table_at.saturating_add(first * L::WIDTH);
-                    let bytes = usize::try_from((used - first) * L::WIDTH).unwrap_or(usize::MAX);
-                    let readers = readers(&mut self.readers, &self.storage, &self.limits);
-                    let run =
-                        Run { entries_at, grain, skip: inside % grain, left: length - at, file };
-                    run.append(&self.layout, readers.tables.bytes(entries_at, bytes)?, out)?
+                    let part = Part {
+                        at: entries_at,
+                        entries: used - first,
+                        skip: inside % grain,
+                        end: start.saturating_add(length),
+                        file,
+                        variant: 0,
+                    };
+                    let layout = &self.layout;
+                    self.tables.walk(part, out, |entries, out| {
+                        let at = out.cursor().saturating_sub(start);
+                        let (skip, left) = (at % grain, length.saturating_sub(at));
+                        let run = Run { entries_at: entries.at, grain, skip, left, file };
+                        run.append(layout, entries.bytes, out)
+                    })?
                 }
             };
             if flow == Flow::Stop {
@@ -189,18 +205,17 @@ impl<L: Layout> GrainMap<L> {
         if index >= entries {
             return Err(Error::DirectoryTooShort { entries, index }.into());
         }
-        let readers = readers(&mut self.readers, &self.storage, &self.limits);
+        let reader = &mut self.directory_reader;
         // The size of a directory is limited, so the products do not overflow.
         let here = at.saturating_add(index * L::WIDTH);
-        let unstored = readers.directory.unstored(here, (entries - index) * L::WIDTH)? / L::WIDTH;
+        let unstored = reader.unstored(here, (entries - index) * L::WIDTH)? / L::WIDTH;
         if unstored > 0 {
             return Ok(Stretch::Absent(unstored));
         }
         let window = index - index % DIRECTORY_WINDOW;
         let window_at = at.saturating_add(window * L::WIDTH);
         let length = (entries - window).min(DIRECTORY_WINDOW) * L::WIDTH;
-        let bytes =
-            readers.directory.bytes(window_at, usize::try_from(length).unwrap_or(usize::MAX))?;
+        let bytes = reader.window(window_at, usize::try_from(length).unwrap_or(usize::MAX))?;
         let skip = (index - window) * L::WIDTH;
         let rest = bytes.get(usize::try_from(skip).unwrap_or(usize::MAX)..).unwrap_or_default();
         let mut stretch = rest.chunks_exact(width::<L>()).map(L::decode);
@@ -208,6 +223,8 @@ impl<L: Layout> GrainMap<L> {
             None => Err(Error::DirectoryTooShort { entries, index }.into()),
             Some(0) => {
                 let more = stretch.take_while(|entry| *entry == 0).count() as u64;
+                // A descriptor may name this extent many times.
+                self.tables.charge(more)?;
                 Ok(Stretch::Absent(more.saturating_add(1)))
             }
             Some(entry) => {
@@ -215,17 +232,6 @@ impl<L: Layout> GrainMap<L> {
             }
         }
     }
-}
-
-fn readers<'a>(
-    readers: &'a mut Option<Readers>,
-    storage: &Arc<dyn Storage>,
-    limits: &Limits,
-) -> &'a mut Readers {
-    readers.get_or_insert_with(|| Readers {
-        directory: TableReader::new("grain directory", Arc::clone(storage), limits),
-        tables: TableReader::new("grain table", Arc::clone(storage), limits),
-    })
 }
 
 fn width<L: Layout>() -> usize {

@@ -232,6 +232,36 @@ impl SeSparse {
     }
 }
 
+/// Directory entries that name the same tables again and again, of runs of all lengths, and some
+/// tables that overlap.
+pub(crate) fn shared() -> Vec<u8> {
+    let run = |index: u32| match index {
+        0..200 => 1,
+        200..300 => 200 + index * 8,
+        300..320 => 200 + index % 3 * 8,
+        _ => 0,
+    };
+    let tables =
+        [vec![1; 512], (0..512).map(run).collect(), (0..512).map(|i| 200 + i * 8).collect()];
+    let mut bytes = Hosted {
+        flags: 7,
+        version: 2,
+        capacity: 1000 * 512 * 8 - 3,
+        directory: 100,
+        redundant: 100,
+        tables: tables.into_iter().map(Some).collect(),
+        sectors: 200 + 512 * 8,
+        ..Default::default()
+    }
+    .build();
+    for index in 0..1000 {
+        let step = [0, 0, 4, 8, index % 9][index % 5];
+        let sector = u32::try_from(TABLES + step).unwrap();
+        bytes[51_200 + index * 4..][..4].copy_from_slice(&sector.to_le_bytes());
+    }
+    bytes
+}
+
 /// The descriptor of a split disk with these extent lines.
 pub(crate) fn text(create_type: &str, lines: &str) -> Vec<u8> {
     format!(
@@ -317,5 +347,6 @@ pub(crate) fn sound() -> Vec<(&'static str, Vec<u8>, usize)> {
             3,
         ),
         ("no extents", text("vmfs", ""), 0),
+        ("tables that are named many times and overlap", shared(), 3223),
     ]
 }

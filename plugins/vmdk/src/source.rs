@@ -1,11 +1,12 @@
 //! A disk as a list of extents, one after the other.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, Context, ExtentSource, Flow, ImageFile, MAX_LENGTH, Notices, Place, Reference,
-    Result, Role, Status,
+    Backing, Batch, Context, ExtentSource, Flow, ImageFile, Limits, MAX_LENGTH, Notices, Place,
+    Reference, Result, Role, Status, Storage,
 };
 
 use crate::descriptor::{ExtentContent, ExtentLine};
@@ -30,15 +31,15 @@ enum Content {
     Zero,
     /// Grain tables in a file that was not opened.
     Unopened,
-    /// Grain tables.
-    Sparse(Box<Sparse>),
+    /// Grain tables: an index into the source's maps.
+    Sparse(usize),
 }
 
 impl Extent {
     /// Appends from the cursor, which is inside the extent, to its end.
-    fn append(&mut self, out: &mut Batch, notices: &Notices) -> Result<Flow> {
+    fn append(&self, maps: &mut Maps, out: &mut Batch, notices: &Notices) -> Result<Flow> {
         let rest = self.end.saturating_sub(out.cursor());
-        Ok(match &mut self.content {
+        Ok(match &self.content {
             Content::Flat { offset } => {
                 let at = offset.saturating_add(out.cursor().saturating_sub(self.start));
                 // Holes of the file show as zero data, as in qemu.
@@ -46,8 +47,82 @@ impl Extent {
             }
             Content::Zero => out.push(rest, Status::Zero),
             Content::Unopened => out.push(rest, Status::Absent),
-            Content::Sparse(sparse) => sparse.append(self.start, self.file, out, notices)?,
+            Content::Sparse(index) => match maps.map(*index) {
+                Some(sparse) => sparse.append(self.start, self.file, out, notices)?,
+                None => Flow::Stop,
+            },
         })
+    }
+}
+
+/// Bytes of memory for runs of grains, in all extents that are not being walked (instar's own limit).
+const MAX_REMEMBERED: u64 = 1 << 20;
+
+/// The grain tables of a disk, those of each file once: a descriptor may name one file many times.
+///
+/// Only those that were asked last hold windows of tables.
+#[derive(Default)]
+struct Maps {
+    list: Vec<Sparse>,
+    /// Device and inode number of files, and which of `list` are theirs.
+    known: HashMap<(u64, u64), usize>,
+    /// Which of `list` was asked last.
+    last: usize,
+    /// Bytes that the others hold, to remember runs.
+    remembered: u64,
+}
+
+impl Maps {
+    /// Adds the extent in the file `storage`, and returns its index and length; `None` if it is none.
+    fn open(
+        &mut self,
+        storage: &Arc<dyn Storage>,
+        limits: &Limits,
+    ) -> Result<Option<(usize, u64)>> {
+        let identity = storage.identity();
+        let known = identity.and_then(|identity| self.known.get(&identity)).copied();
+        if let Some((index, sparse)) = known.and_then(|i| Some((i, self.list.get(i)?))) {
+            return Ok(Some((index, sparse.length())));
+        }
+        let Some(sparse) = Sparse::open(storage, limits)? else { return Ok(None) };
+        let (index, length) = (self.list.len(), sparse.length());
+        self.list.push(sparse);
+        self.known.extend(identity.map(|identity| (identity, index)));
+        Ok(Some((index, length)))
+    }
+
+    /// Number `index`, which is asked now.
+    fn map(&mut self, index: usize) -> Option<&mut Sparse> {
+        if index != self.last {
+            if let Some(sparse) = self.list.get_mut(self.last) {
+                sparse.rest();
+                self.remembered = self.remembered.saturating_add(sparse.remembered());
+                if self.remembered > MAX_REMEMBERED {
+                    self.remembered = self.remembered.saturating_sub(sparse.remembered());
+                    sparse.release();
+                }
+            }
+            self.last = index;
+            let next = self.list.get(index).map_or(0, Sparse::remembered);
+            self.remembered = self.remembered.saturating_sub(next);
+        }
+        self.list.get_mut(index)
+    }
+
+    /// Bytes that all of them hold.
+    fn buffered(&self) -> u64 {
+        let last = self.list.get(self.last).map_or(0, Sparse::buffered);
+        self.remembered.saturating_add(last)
+    }
+
+    /// Gives them back.
+    fn release(&mut self) {
+        if self.remembered > 0 {
+            self.list.iter_mut().for_each(Sparse::release);
+            self.remembered = 0;
+        } else if let Some(sparse) = self.list.get_mut(self.last) {
+            sparse.release();
+        }
     }
 }
 
@@ -57,8 +132,7 @@ pub(crate) struct VmdkSource {
     files: Vec<ImageFile>,
     backing: Option<Backing>,
     size: u64,
-    /// The extent that was asked last, which may hold buffers.
-    last: usize,
+    maps: Maps,
     context: Arc<Context>,
 }
 
@@ -71,10 +145,10 @@ impl VmdkSource {
         context: &Arc<Context>,
     ) -> Self {
         let size = sparse.length();
-        let content = Content::Sparse(Box::new(sparse));
-        let extents = vec![Extent { start: 0, end: size, file: 0, content }];
+        let extents = vec![Extent { start: 0, end: size, file: 0, content: Content::Sparse(0) }];
+        let maps = Maps { list: vec![sparse], ..Maps::default() };
         let context = Arc::clone(context);
-        Self { extents, files: vec![file], backing, size, last: 0, context }
+        Self { extents, files: vec![file], backing, size, maps, context }
     }
 
     /// A disk of the extents in `lines`. `files` are those that [`references`] asked for, in
@@ -87,6 +161,7 @@ impl VmdkSource {
     ) -> Result<Self> {
         let limits = &context.limits;
         let mut extents = Vec::with_capacity(lines.len());
+        let mut maps = Maps::default();
         let mut start: u64 = 0;
         let mut file: u32 = 0;
         for line in lines {
@@ -98,15 +173,15 @@ impl VmdkSource {
                 (ExtentContent::Flat { offset, .. }, _) => Content::Flat { offset: *offset },
                 (ExtentContent::Sparse { .. }, None) => Content::Unopened,
                 (ExtentContent::Sparse { kind, .. }, Some(storage)) => {
-                    let sparse =
-                        Sparse::open(storage, limits)?.ok_or(Error::ExtentMagic { kind })?;
+                    let opened = maps.open(storage, limits)?;
+                    let index;
                     // As in qemu, the extent's own header counts, not the line.
-                    length = sparse.length();
+                    (index, length) = opened.ok_or(Error::ExtentMagic { kind })?;
                     // Its own descriptor, if there is one, is not followed from here.
                     if length == 0 {
                         return Err(Error::ExtentEmpty { kind, length: line.length }.into());
                     }
-                    Content::Sparse(Box::new(sparse))
+                    Content::Sparse(index)
                 }
             };
             let end = start
@@ -120,7 +195,7 @@ impl VmdkSource {
                 file = file.saturating_add(1);
             }
         }
-        Ok(Self { extents, files, backing, size: start, last: 0, context: Arc::clone(context) })
+        Ok(Self { extents, files, backing, size: start, maps, context: Arc::clone(context) })
     }
 }
 
@@ -154,31 +229,20 @@ impl ExtentSource for VmdkSource {
     }
 
     fn buffered(&self) -> u64 {
-        match self.extents.get(self.last).map(|extent| &extent.content) {
-            Some(Content::Sparse(sparse)) => sparse.buffered(),
-            _ => 0,
-        }
+        self.maps.buffered()
     }
 
     fn release(&mut self) {
-        if let Some(Extent { content: Content::Sparse(sparse), .. }) =
-            self.extents.get_mut(self.last)
-        {
-            sparse.rest();
-        }
+        self.maps.release();
     }
 
     fn extents(&mut self, out: &mut Batch) -> Result<()> {
         let mut index = self.extents.partition_point(|extent| extent.end <= out.cursor());
         loop {
-            if index != self.last {
-                self.release();
-                self.last = index;
-            }
-            let Some(extent) = self.extents.get_mut(index) else {
+            let Some(extent) = self.extents.get(index) else {
                 return Ok(());
             };
-            if extent.append(out, &self.context.notices)? == Flow::Stop {
+            if extent.append(&mut self.maps, out, &self.context.notices)? == Flow::Stop {
                 return Ok(());
             }
             index = index.saturating_add(1);

@@ -109,11 +109,27 @@ impl Sparse {
         }
     }
 
+    /// As [`GrainMap::remembered`].
+    pub(crate) fn remembered(&self) -> u64 {
+        match self {
+            Self::Hosted(grains) => grains.remembered(),
+            Self::SeSparse(grains) => grains.remembered(),
+        }
+    }
+
     /// As [`GrainMap::rest`].
     pub(crate) fn rest(&mut self) {
         match self {
             Self::Hosted(grains) => grains.rest(),
             Self::SeSparse(grains) => grains.rest(),
+        }
+    }
+
+    /// As [`GrainMap::release`].
+    pub(crate) fn release(&mut self) {
+        match self {
+            Self::Hosted(grains) => grains.release(),
+            Self::SeSparse(grains) => grains.release(),
         }
     }
 }

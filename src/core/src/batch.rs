@@ -86,9 +86,13 @@ pub struct Batch {
     extents: Vec<Extent>,
     count: usize,
     capacity: usize,
+    /// How many extents there may be this time.
+    most: usize,
     start: u64,
     cursor: u64,
     end: u64,
+    /// As [`Batch::below`].
+    below: u64,
 }
 
 impl Default for Batch {
@@ -101,7 +105,17 @@ impl Batch {
     /// An empty batch that holds at most `capacity` extents (at least one).
     pub fn with_capacity(capacity: usize) -> Self {
         let capacity = capacity.max(1);
-        Self { extents: Vec::new(), count: 0, capacity, start: 0, cursor: 0, end: 0 }
+        let most = capacity;
+        Self {
+            extents: Vec::new(),
+            count: 0,
+            capacity,
+            most,
+            start: 0,
+            cursor: 0,
+            end: 0,
+            below: 0,
+        }
     }
 
     /// Makes an unused batch hold at most `capacity` extents, if that is fewer than it holds.
@@ -117,6 +131,26 @@ impl Batch {
         self.start = start;
         self.cursor = start;
         self.end = end.max(start);
+        self.below = 0;
+        self.most = self.capacity;
+    }
+
+    /// Has the batch hold at most so many extents until it is asked again.
+    pub(crate) fn hold(&mut self, most: usize) {
+        self.most = self.capacity.min(most.max(1));
+    }
+
+    /// Says that up to guest offset `below` there is a layer below, which decides about what is
+    /// absent in the one that is asked.
+    pub(crate) fn over(&mut self, below: u64) {
+        self.below = below;
+    }
+
+    /// The guest offset up to which a layer below decides about what is absent in this one: whether
+    /// that has a place does not count there. 0 if there is none.
+    #[inline]
+    pub fn below(&self) -> u64 {
+        self.below
     }
 
     /// The guest offset, in bytes, of what is to be appended next.
@@ -158,12 +192,13 @@ impl Batch {
             self.grow();
         }
         let last = self.extents().last().copied().unwrap_or(Extent::NOTHING);
+        let free = self.extents.len().min(self.most);
         Tail {
             kind: last.kind,
             next: last.kind.columns().advanced(last.offset, last.length),
             room: self.end - self.cursor,
             count: self.count,
-            extents: &mut self.extents,
+            extents: self.extents.get_mut(..free).unwrap_or_default(),
             end: self.end,
             batch: (&mut self.count, &mut self.cursor),
         }
@@ -173,7 +208,9 @@ impl Batch {
     #[cold]
     fn grow(&mut self) {
         let more = self.extents.len().saturating_mul(2).max(CAPACITY);
-        self.extents.resize(more.min(self.capacity), Extent::NOTHING);
+        if self.count < self.most {
+            self.extents.resize(more.min(self.capacity), Extent::NOTHING);
+        }
     }
 }
 

@@ -15,6 +15,9 @@ use crate::{
     SECTOR, Status, Storage, check_length, run_from, shown_path,
 };
 
+/// Extents that any batch may hold, if there is room for them.
+const FEW: usize = 16;
+
 /// One open image of a chain, and what is known of the range it was last asked about.
 pub struct Layer {
     source: Box<dyn ExtentSource>,
@@ -34,6 +37,10 @@ pub struct Layer {
     files: Vec<LayerFile>,
     /// What the source was last known to buffer, in bytes.
     buffered: u64,
+    /// Length of the disk of the layer below, in bytes; 0 if there is none.
+    below: u64,
+    /// How many ranges were taken from the batch.
+    taken: usize,
 }
 
 /// An error of a source that had appended extents before.
@@ -86,6 +93,8 @@ impl Layer {
             host: HostRun { file: 0, start: 0, end: 0, kind: RunKind::Data },
             files: Vec::new(),
             buffered: 0,
+            below: 0,
+            taken: usize::MAX,
         }
     }
 
@@ -140,6 +149,7 @@ impl Layer {
             return Err(self.broken("has no extent"));
         };
         let status = extent.status().advanced(at - self.extent_start);
+        self.taken = self.taken.saturating_add(1);
         match status {
             Status::DataOverHoles(place) => self.over_holes(place, at),
             other => Ok((other, self.extent_end)),
@@ -155,6 +165,11 @@ impl Layer {
         }
         context.notices.concern(&self.path);
         self.batch.ask(at, end.min(self.size));
+        self.batch.over(self.below);
+        // A layer above may hide most of what a full batch has: not much more is asked for than was
+        // of use in the last one.
+        self.batch.hold(self.taken.saturating_mul(2).max(FEW));
+        self.taken = 0;
         let outcome = self.source.extents(&mut self.batch);
         let error = outcome.err().map(|e| e.in_format(self.format).in_file(&self.path));
         if self.batch.extents().is_empty() {
@@ -226,6 +241,7 @@ impl Layer {
             start += length;
             taken += 1;
         }
+        self.taken = self.taken.saturating_add(taken);
         self.go_to(self.index + taken, start);
         Ok(start)
     }
@@ -386,6 +402,10 @@ impl Chain {
         let mut storages = Vec::new();
         let mut buffers = Buffers::default();
         let extents = Buffers::extents(layers.len());
+        let below: Vec<u64> = layers.iter().skip(1).map(|layer| layer.size).collect();
+        for (layer, below) in layers.iter_mut().zip(below) {
+            layer.below = below;
+        }
         for layer in &mut layers {
             layer.buffered = 0;
             layer.settle(&mut buffers);

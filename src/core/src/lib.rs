@@ -17,17 +17,20 @@ mod external;
 mod fields;
 mod format;
 mod limits;
+mod long_runs;
 mod notices;
 mod open;
 mod references;
 mod registry;
 mod rows;
+mod second_level;
 mod status;
 mod storage;
 mod table;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod version;
+mod work;
 
 pub use advice::Advice;
 pub use batch::{Batch, Extent, Flow, Tail};
@@ -44,6 +47,7 @@ pub use open::open_chain;
 pub use references::References;
 pub use registry::{Entry, Registration, Registry};
 pub use rows::{Flags, Row, RowReader, Window};
+pub use second_level::{Entries, Part, SecondLevel};
 pub use status::{Place, Status};
 pub use storage::{
     FileStorage, MAX_READ_UNIT, MemoryStorage, Run, RunKind, Storage, check_length, read_padded,

@@ -68,6 +68,20 @@ impl Status {
         }
     }
 
+    /// The same status with its place, if it has one, in the layer's file number `file`.
+    #[must_use]
+    pub(crate) fn in_file(self, file: u32) -> Self {
+        let there = |place: Place| Place { file, ..place };
+        match self {
+            Self::Data(place) => Self::Data(there(place)),
+            Self::DataOverHoles(place) => Self::DataOverHoles(there(place)),
+            Self::DataInHole(place) => Self::DataInHole(there(place)),
+            Self::ZeroAt(place) => Self::ZeroAt(there(place)),
+            Self::AbsentAt(place) => Self::AbsentAt(there(place)),
+            Self::Opaque | Self::Compressed | Self::Zero | Self::Absent => self,
+        }
+    }
+
     /// Whether the layer below decides about such a range.
     #[inline]
     pub fn is_absent(self) -> bool {

@@ -96,6 +96,17 @@ impl TableReader {
     /// sector), [`ErrorKind::Limit`] if they are more than one window, [`ErrorKind::Io`].
     #[inline]
     pub fn bytes(&mut self, at: u64, length: usize) -> Result<&[u8]> {
+        #[cfg(any(test, feature = "testkit"))]
+        crate::testkit::serve(length);
+        self.window(at, length)
+    }
+
+    /// The same, for who looks at the first entries of it only.
+    ///
+    /// # Errors
+    /// As [`TableReader::bytes`].
+    #[inline]
+    pub fn window(&mut self, at: u64, length: usize) -> Result<&[u8]> {
         let in_buffer = at
             .checked_sub(self.start)
             .and_then(|skip| usize::try_from(skip).ok())
@@ -147,6 +158,23 @@ impl TableReader {
         Ok(if self.known_is_hole { self.known.end.min(end) - at } else { 0 })
     }
 
+    /// Bytes from file offset `at` to the end of the hole in which [`TableReader::unstored`] has just
+    /// found it, or of the file.
+    pub(crate) fn known_hole(&self, at: u64) -> u64 {
+        self.known.end.min(self.file_end()).saturating_sub(at)
+    }
+
+    /// Checks that the `length` bytes at file offset `at` are all inside the file.
+    ///
+    /// # Errors
+    /// As [`TableReader::bytes`], if they are not.
+    pub(crate) fn check_inside(&self, at: u64, length: u64) -> Result<()> {
+        match at.checked_add(length).filter(|end| *end <= self.file_end()) {
+            Some(_) => Ok(()),
+            None => Err(self.outside(at, length)),
+        }
+    }
+
     /// What entry `index` of an upper table says, and how many entries from there on, `wanted` at
     /// most, are zero like it.
     ///
@@ -171,7 +199,7 @@ impl TableReader {
         let window = UPPER_WINDOW / width;
         let count = wanted.min(window - index % window);
         // No more than a window.
-        let entries = self.bytes(at, usize::try_from(count * width).unwrap_or(0))?;
+        let entries = self.window(at, usize::try_from(count * width).unwrap_or(0))?;
         let table = match (zero_entries::<N>(entries), entries.first_chunk()) {
             (0, Some(entry)) => (upper.place)(*entry),
             (zeros, _) => return Ok(Stretch::Absent(zeros as u64)),
@@ -230,7 +258,7 @@ impl TableReader {
         let end = at
             .checked_add(length as u64)
             .filter(|end| *end <= self.file_end())
-            .ok_or_else(|| self.outside(at, length))?;
+            .ok_or_else(|| self.outside(at, length as u64))?;
         let unit = read_unit(self.storage.as_ref());
         let first = at - at % unit;
         let read_up_to = self.start.saturating_add(self.buffer.len() as u64);
@@ -240,19 +268,19 @@ impl TableReader {
         self.ahead = if follows { more } else { 0 };
         let last = (end + self.ahead).min(self.file_end()).max(end).next_multiple_of(unit);
         // `length` is bounded above, so the difference fits.
-        let span = usize::try_from(last - first).map_err(|_| self.outside(at, length))?;
+        let span = usize::try_from(last - first).map_err(|_| self.outside(at, length as u64))?;
         self.buffer.resize(span, 0);
         self.start = first;
         if let Err(error) = read_padded(self.storage.as_ref(), first, &mut self.buffer) {
             self.buffer.clear();
             return Err(Error::io(format!("cannot read the {}", self.what), error).at(at));
         }
-        let skip = usize::try_from(at - first).map_err(|_| self.outside(at, length))?;
+        let skip = usize::try_from(at - first).map_err(|_| self.outside(at, length as u64))?;
         Ok((skip, skip.saturating_add(length)))
     }
 
     #[cold]
-    fn outside(&self, at: u64, length: usize) -> Error {
+    fn outside(&self, at: u64, length: u64) -> Error {
         let (what, file) = (self.what, self.storage.len());
         Error::new(
             ErrorKind::Corrupt,

@@ -9,7 +9,8 @@ use crate::{
 };
 
 use super::{
-    Meter, Mutator, Random, context, ignoring, listening, open_storage, part, probe, seal, strict,
+    Meter, Mutator, Random, context, ignoring, listening, open_storage, part, probe, seal, served,
+    strict,
 };
 
 /// What a damaged image may cost before its map is given up.
@@ -52,8 +53,14 @@ const COMPARED: usize = 2_000;
 /// Reads that any map may take, whatever its tables hold.
 const FREE_CALLS: u64 = 2_000;
 
+/// Bytes of tables that any map may decode, and for each byte that is stored and each row.
+const FREE_BYTES: u64 = 1 << 20;
+const BYTES_PER_BYTE: u64 = 128;
+const BYTES_PER_ROW: u64 = 4096;
+
 /// Opens and maps an image that may be broken in any way, and checks that there is no panic, that
-/// rows tile the disk, that errors are proper, and that no more is read than its tables explain;
+/// rows tile the disk, that errors are proper, that no more is read than its tables explain, and that
+/// no more of tables is decoded than what is stored and the rows explain, however often one is named;
 /// if `is_thorough`, also that batches of any size and questions from anywhere agree.
 ///
 /// # Panics
@@ -92,7 +99,15 @@ pub fn check_image(
     let source = opened.expect("what opens once opens twice");
     assert_eq!(meter.bytes(), opening.bytes(), "opening twice reads the same");
     let layer = Layer::new(source, Path::new("image"), format.name());
-    let outcome = check_rows(vec![layer], budget, &context, &[&meter]);
+    let before = served();
+    let (outcome, rows) = count_rows(vec![layer], budget, &context, &[&meter]);
+    let decoded = served().wrapping_sub(before);
+    let stored: u64 = image.pieces().map(|(_, piece)| piece.len() as u64).sum();
+    let expected = FREE_BYTES + BYTES_PER_BYTE * stored + BYTES_PER_ROW * rows as u64;
+    assert!(
+        decoded <= expected,
+        "{decoded} bytes of tables decoded for {stored} that are stored and {rows} rows"
+    );
     let words: u64 = image.pieces().map(|(_, piece)| piece.len() as u64 / 4).sum();
     let expected = FREE_CALLS + words + meter.bytes() / 4096;
     assert!(
@@ -128,16 +143,27 @@ pub fn check_rows(
     context: &Arc<Context>,
     meters: &[&Arc<Meter>],
 ) -> Outcome {
+    count_rows(layers, budget, context, meters).0
+}
+
+/// The same, and how many rows there were.
+fn count_rows(
+    layers: Vec<Layer>,
+    budget: Budget,
+    context: &Arc<Context>,
+    meters: &[&Arc<Meter>],
+) -> (Outcome, usize) {
     let mut rows = 0;
     let outcome = each_row(layers, context, |_, _| {
         rows += 1;
         rows < budget.rows
     });
-    match outcome {
+    let outcome = match outcome {
         // A budget that is used up fails as a disk does.
         Outcome::Broken if meters.iter().any(|meter| meter.is_exhausted()) => Outcome::Unfinished,
         other => other,
-    }
+    };
+    (outcome, rows)
 }
 
 /// Calls `check` with every row, and checks that the rows tile the disk, until the answer is no.
@@ -416,7 +442,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
-    use crate::{Confidence, Image, ImageFile, Place, Probe, Status};
+    use crate::{Confidence, Image, ImageFile, Place, Probe, Status, TableReader};
     use pretty_assertions::assert_eq;
 
     /// A format that breaks one law.
@@ -425,6 +451,7 @@ mod tests {
         None,
         ReadsMuchToOpen,
         ReadsEntryByEntry,
+        DecodesTooMuch,
         DependsOnBatch,
         DependsOnStart,
         StopsWithoutError,
@@ -452,13 +479,15 @@ mod tests {
                     read.map_err(|error| Error::io("cannot read", error))?;
                 }
             }
-            Ok(Box::new(Source { fault: *self, file: [image.file()], calls: 0 }))
+            let table = TableReader::new("table", image.storage.clone(), &image.context.limits);
+            Ok(Box::new(Source { fault: *self, file: [image.file()], table, calls: 0 }))
         }
     }
 
     struct Source {
         fault: Fault,
         file: [ImageFile; 1],
+        table: TableReader,
         calls: u64,
     }
 
@@ -493,6 +522,10 @@ mod tests {
                         read.map_err(|error| Error::io("cannot read", error))?;
                     }
                 }
+                if self.fault == Fault::DecodesTooMuch {
+                    self.table.bytes(0, 4096)?;
+                    self.table.bytes(0, 4096)?;
+                }
                 let status = match at / 1024 % 3 {
                     0 => Status::Absent,
                     1 => Status::Zero,
@@ -525,6 +558,7 @@ mod tests {
         for (fault, text) in [
             (Fault::ReadsMuchToOpen, "opening read"),
             (Fault::ReadsEntryByEntry, "reads of"),
+            (Fault::DecodesTooMuch, "8388608 bytes of tables decoded for 4096"),
             (Fault::DependsOnBatch, "batches of 1: after"),
             (Fault::DependsOnStart, "from "),
             (Fault::StopsWithoutError, "progress at 524288"),

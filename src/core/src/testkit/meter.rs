@@ -1,5 +1,6 @@
 //! What a format reads.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,6 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use positioned_io::ReadAt;
 
 use crate::{MemoryStorage, Result, Run, SECTOR, Storage, read_padded};
+
+thread_local! {
+    static SERVED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Bytes of tables that were handed to formats on this thread, from memory or not, each time that
+/// they were: what they decode.
+pub fn served() -> u64 {
+    SERVED.get()
+}
+
+/// Counts bytes of a table.
+pub(crate) fn serve(length: usize) {
+    SERVED.set(SERVED.get().wrapping_add(length as u64));
+}
 
 /// A storage that counts what is read from another, and ends it when that is too much.
 ///
