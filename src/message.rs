@@ -37,7 +37,9 @@ impl Message {
     /// Writes the message to standard error.
     pub(crate) fn say(&self) {
         output::say(&self.statement);
-        self.tips.iter().for_each(|tip| output::tip(tip));
+        for tip in &self.tips {
+            output::tip(tip);
+        }
     }
 
     /// Writes the message to standard error, and fails.

@@ -147,7 +147,7 @@ fn short_help_fits_a_screen_and_long_help_has_examples() {
             let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
             assert!(widest <= 80, "{command:?}: {widest} columns:\n{text}");
             assert!(text.lines().all(|line| line.trim_end() == line), "{command:?}: {text:?}");
-            assert!(text.ends_with(|c| c == '\n') && !text.ends_with("\n\n"), "{text:?}");
+            assert!(text.ends_with('\n') && !text.ends_with("\n\n"), "{text:?}");
         }
         assert!(short.lines().count() <= 24, "{command:?}: {} lines", short.lines().count());
         assert!(long.lines().count() > short.lines().count(), "{command:?}");
