@@ -219,3 +219,36 @@ fn find_in_cdata(bytes: &[u8]) -> std::result::Result<Found, XmlError> {
     }
     Ok(Found { kind: Kind::Text, length })
 }
+
+#[cfg(test)]
+mod tests {
+    use instar_core::{ErrorKind, MemoryStorage};
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+
+    #[test]
+    fn tokens_other_than_text_are_counted() {
+        let list = b"<a>text&amp;<!-- --><b/>more</a>";
+        let storage = Arc::new(MemoryStorage::from_bytes(list.to_vec()));
+        let mut reader = XmlReader::new(storage, &Limits::default());
+        assert_eq!(reader.allowed, 8_388_608);
+        let mut all = |allowed| {
+            reader.allowed = allowed;
+            let mut cursor = Cursor::new(0, list.len() as u64);
+            let mut count = 0;
+            while reader.next(&mut cursor)?.is_some() {
+                count += 1;
+            }
+            Result::Ok(count)
+        };
+        assert_eq!(all(5).unwrap(), 7);
+        let error = all(4).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit);
+        assert_eq!(
+            error.to_string(),
+            "property list has more than 8388608 tags, references and comments (at file offset \
+             0x1c)"
+        );
+    }
+}

@@ -97,6 +97,7 @@ fn a_list_may_be_written_in_any_way_that_xml_allows() {
     for list in [
         plain.clone(),
         plain.replace("><", ">\r\n\t<"),
+        format!("\u{feff}{plain}"),
         plain.replace("><", " >text<!-- > -- <data> --><?a b?><"),
         plain.replace("<data>", "<data a='>' b=\"</data>\"\n>").replace("</data>", "</data >"),
         plain.replace("<dict>", "<dict><key>a</key><dict><key>Data</key><data>!</data></dict>"),
@@ -295,4 +296,23 @@ fn tables_of_many_windows_in_other_ways() {
         }
     }
     assert_eq!(expected[1], (S, data(600)));
+}
+
+/// Tokens are counted when a list is opened, and not again when it is mapped.
+#[test]
+fn a_list_of_many_tokens_can_be_mapped() {
+    let table = long(80_000).tables.remove(0);
+    let text = STANDARD.encode(table.bytes());
+    // More than half of those that are allowed.
+    assert!(text.len() > 4 << 20, "{}", text.len());
+    let mut content = String::new();
+    for digit in text.bytes() {
+        content.push_str("&#");
+        content.push_str(&digit.to_string());
+        content.push(';');
+    }
+    let mut bytes = with_list(list_of(&content).as_bytes());
+    let at = bytes.len() - 512;
+    put(&mut bytes, at + 492, &80_000_u64.to_be_bytes());
+    assert_eq!(map_bytes(bytes).len(), 80_000);
 }

@@ -186,7 +186,7 @@ fn other_resources_are_skipped() {
         &format!("<key>blkx</key><true/>{tables}"),
         &format!("<key>resource-fork </key><dict><key>blkx</key>{tables}</dict>"),
         &format!("<key>x</key><dict><key>blkx</key>{tables}</dict>"),
-        &format!("<key>x</key><dict><key>blkx</key></dict>{tables}"),
+        &format!("<key>resource-fork</key><dict><key>blkx</key></dict>{tables}"),
         &format!("<key>blkx</key><array>{tables}<data>{other}</data></array>"),
         &format!("<key>blkx</key><array><dict><key>data</key><data>{other}</data></dict></array>"),
         &format!("<key>blkx</key><array><dict><key>Data</key><a>{other}</a></dict></array>"),
