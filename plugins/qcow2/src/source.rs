@@ -145,12 +145,13 @@ impl ExtentSource for Qcow2Source {
     }
 
     fn buffered(&self) -> u64 {
-        self.l1.buffered() + self.l2.buffered()
+        self.l1.buffered() + self.l2.buffered() + self.uniform.buffered()
     }
 
     fn release(&mut self) {
         self.l1.release();
         self.l2.release();
+        self.uniform.release();
     }
 
     fn extents(&mut self, out: &mut Batch) -> Result<()> {

@@ -43,6 +43,16 @@ impl Uniform {
         Ok((reader.unstored(at, length)? == length).then_some(Status::Absent))
     }
 
+    /// Bytes of memory that are taken by what is remembered.
+    pub(crate) fn buffered(&self) -> u64 {
+        self.known.capacity().saturating_mul(size_of::<(u64, Status)>()) as u64
+    }
+
+    /// Forgets everything.
+    pub(crate) fn release(&mut self) {
+        self.known = HashMap::new();
+    }
+
     /// Remembers a whole table, if its `entries` are all alike and have no place.
     #[inline]
     pub(crate) fn learn(&mut self, at: u64, entries: &[u8], rules: &Rules, extended: bool) {

@@ -9,7 +9,7 @@ use instar_core::{
 use crate::descriptor::{self, CID_NOPARENT, CreateType, Descriptor, Parent};
 use crate::disk::SparseHeader;
 use crate::error::Error;
-use crate::source::{VmdkSource, references};
+use crate::source::{Named, VmdkSource};
 use crate::sparse::{Kind, Sparse, head, open_hosted};
 
 /// Where qemu takes an embedded descriptor to be, in bytes, whatever the header says.
@@ -43,7 +43,7 @@ fn open_embedded(image: &Image<'_>, header: &SparseHeader) -> Result<VmdkSource>
         let Descriptor { parent, extents } = Descriptor::parse(&text, at)?;
         if extents.is_empty() {
             let backing = backing(parent, &context.notices)?;
-            return VmdkSource::composed(&[], vec![image.file()], backing, context);
+            return VmdkSource::composed(&[], &Named::of(&[]), vec![image.file()], backing, context);
         }
         if header.directory_sector.is_some() {
             let at = header.at.saturating_add(SparseHeader::CAPACITY);
@@ -106,9 +106,10 @@ fn open_text(image: &Image<'_>) -> Result<VmdkSource> {
 fn composed(image: &Image<'_>, text: &[u8], at: u64) -> Result<VmdkSource> {
     let context = image.context;
     let Descriptor { parent, extents } = Descriptor::parse(text, at)?;
-    let files = image.members(&references(&extents))?;
+    let named = Named::of(&extents);
+    let files = image.members(&named.references())?;
     let backing = backing(parent, &context.notices)?;
-    VmdkSource::composed(&extents, files, backing, context)
+    VmdkSource::composed(&extents, &named, files, backing, context)
 }
 
 /// The layer below, as the descriptor names it.

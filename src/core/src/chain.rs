@@ -4,22 +4,21 @@
 mod tests;
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::buffers::Buffers;
 use crate::rows::{Columns, Rows};
 use crate::{
-    Batch, Context, Error, ErrorKind, Extent, ExtentSource, Limits, Place, Result, Row, RunKind,
-    SECTOR, Status, Storage,
+    Batch, Context, Error, ErrorKind, Extent, ExtentSource, FileName, Held, ImageFile, Limits,
+    Place, Result, Row, RunKind, SECTOR, Status, Storage,
 };
 
 /// One open image of a chain, and what is known of the range it was last asked about.
 pub struct Layer {
     source: Box<dyn ExtentSource>,
     size: u64,
-    path: PathBuf,
+    path: Arc<Path>,
     storage: Option<Arc<dyn Storage>>,
     format: &'static str,
     batch: Batch,
@@ -34,6 +33,8 @@ pub struct Layer {
     files: Vec<LayerFile>,
     /// What the source was last known to buffer, in bytes.
     buffered: u64,
+    /// What the source holds besides, as far as the core knows; counted while the layer is there.
+    _held: Option<Held>,
 }
 
 /// What the chain knows of a layer's file.
@@ -62,11 +63,15 @@ struct HostRun {
 
 impl Layer {
     /// The layer of the image `path`, opened by the format called `format`.
-    pub fn new(source: Box<dyn ExtentSource>, path: &Path, format: &'static str) -> Self {
+    pub fn new(
+        source: Box<dyn ExtentSource>,
+        path: impl Into<Arc<Path>>,
+        format: &'static str,
+    ) -> Self {
         Self {
             size: source.virtual_size(),
             source,
-            path: path.to_owned(),
+            path: path.into(),
             storage: None,
             format,
             batch: Batch::default(),
@@ -77,7 +82,15 @@ impl Layer {
             host: HostRun { file: 0, start: 0, end: 0, kind: RunKind::Data },
             files: Vec::new(),
             buffered: 0,
+            _held: None,
         }
+    }
+
+    /// Keeps the count of what the source holds for as long as the layer.
+    #[must_use]
+    pub(crate) fn holding(mut self, held: Held) -> Self {
+        self._held = Some(held);
+        self
     }
 
     /// Has the source's buffers counted, and given back if that is too much.
@@ -270,7 +283,7 @@ impl Layer {
         let name = self.source.files().get(index);
         let text = format!(
             "data past the end of {}: {length:#x} bytes at {:#x}, but the file ends at {end:#x}",
-            name.map_or(&self.path, |file| &file.name).display(),
+            name.map_or_else(|| FileName::from(&*self.path), |file| file.name.clone()),
             place.offset,
         );
         context.notices.concern(&self.path);
@@ -318,9 +331,7 @@ impl Layer {
 /// The layers of a disk, top first: where one does not decide, the next is asked.
 pub struct Chain {
     layers: Vec<Layer>,
-    files: Vec<PathBuf>,
-    /// Of each of `files`.
-    storages: Vec<Option<Arc<dyn Storage>>>,
+    files: Arc<[ImageFile]>,
     context: Arc<Context>,
     /// Up to where the disk has been asked about, and the layer that answers there: those above
     /// it are absent, each up to its limit.
@@ -343,7 +354,6 @@ impl Chain {
         let below = layers.len() as u64 - 1;
         Limits::check("the number of backing files", below, context.limits.depth as u64)?;
         let mut files = Vec::new();
-        let mut storages = Vec::new();
         let mut buffers = Buffers::default();
         let extents = Buffers::extents(layers.len());
         for layer in &mut layers {
@@ -352,13 +362,12 @@ impl Chain {
             layer.batch.bound(extents);
             // Within a layer, equal names are one file: extents in them may merge. Names are texts
             // here: those that lead to one file, as `a/b` and `a//b` do, are not equal.
-            let mut known: HashMap<&OsStr, u32> = HashMap::new();
+            let mut known: HashMap<&FileName, u32> = HashMap::new();
             for file in layer.source.files() {
                 let next = u32::try_from(files.len())
                     .map_err(|_| Error::new(ErrorKind::Limit, "more than 2^32 files"))?;
-                let number = *known.entry(file.name.as_os_str()).or_insert_with(|| {
-                    files.push(file.name.clone());
-                    storages.push(file.storage.clone());
+                let number = *known.entry(&file.name).or_insert_with(|| {
+                    files.push(file.clone());
                     next
                 });
                 let end = |storage: &Arc<dyn Storage>| storage.len().next_multiple_of(SECTOR);
@@ -367,7 +376,8 @@ impl Chain {
             }
         }
         let (reached, asked, limits) = (0, 0, Vec::new());
-        Ok(Self { layers, files, storages, context, reached, asked, limits, buffers })
+        let files = files.into();
+        Ok(Self { layers, files, context, reached, asked, limits, buffers })
     }
 
     /// Length of the disk in bytes: the top layer's.
@@ -381,13 +391,8 @@ impl Chain {
     }
 
     /// The files of all layers; [`Row::file`](crate::Row::file) counts these.
-    pub fn files(&self) -> &[PathBuf] {
+    pub fn files(&self) -> &Arc<[ImageFile]> {
         &self.files
-    }
-
-    /// The bytes of [`Chain::files`], in the same order; `None` for a file that was not opened.
-    pub fn storages(&self) -> &[Option<Arc<dyn Storage>>] {
-        &self.storages
     }
 
     /// Warns about every image of the chain that was written to since it was opened: what was

@@ -9,13 +9,19 @@
 //!   them and below the directories that the user allows, and nowhere else.
 //!
 //! How following is made safe: the name is resolved to a path without symbolic links and `..`,
-//! and only if that lies below an allowed directory is it opened: from the handle of that
-//! directory, component by component, following no symbolic link. Whoever swaps a component
-//! between the two steps gets an error, not another file. Only regular files are opened;
-//! anything else is recognised before it is opened. Names that look like a protocol are never
-//! interpreted.
+//! in a bounded number of steps, and only if that lies below an allowed directory is it opened:
+//! from the handle of that directory, component by component, following no symbolic link. If a
+//! component is swapped between the two, the result is an error, not another file. Only regular
+//! files are opened; anything else is recognised before it is opened. Names that look like a
+//! protocol are never interpreted.
+//!
+//! An image that was given as a descriptor or a device has no directory of its own: see
+//! [`Location`].
+
+mod walk;
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
@@ -27,7 +33,8 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use crate::{Error, ErrorKind, FileStorage, ImageFile, Result, Storage};
+use self::walk::{Directory, Lost, MAX_PATH, Steps, directory_flags, resolve, too_far};
+use crate::{Error, ErrorKind, FileName, FileStorage, ImageFile, Result, Storage};
 
 /// What to do about other files that an image names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,53 +103,102 @@ pub struct Backing {
     pub identifiers: Vec<[u8; 16]>,
 }
 
-/// A name from an image, made safe to print: quoted, control characters escaped.
+/// A name from an image, made safe to print: quoted, control characters escaped, and cut if it is
+/// longer than any path.
 struct Shown<'a>(&'a OsStr);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        match self.0.as_bytes().get(..MAX_PATH) {
+            Some(start) if self.0.len() > MAX_PATH => {
+                write!(f, "{:?}... ({} bytes)", OsStr::from_bytes(start), self.0.len())
+            }
+            _ => write!(f, "{:?}", self.0),
+        }
     }
 }
 
-/// A directory below which files may be opened. Held open, so that it stays the same one.
-#[derive(Debug)]
-struct Directory {
-    handle: OwnedFd,
-    /// Absolute, without symbolic links and `..`.
-    canonical: PathBuf,
-}
+/// Where devices and descriptors are. A file there is not in a directory in any useful sense:
+/// what is beside it has nothing to do with it.
+const NO_PLACES: [&str; 3] = ["/dev", "/proc", "/sys"];
 
-impl Directory {
-    fn open(path: &Path) -> io::Result<Self> {
-        let canonical = path.canonicalize()?;
-        let handle = rustix::fs::open(&canonical, directory_flags(), Mode::empty())?;
-        Ok(Self { handle, canonical })
-    }
-}
+/// Regular files in memory, although below `/dev`.
+const SHARED_MEMORY: &str = "/dev/shm";
 
-/// Flags for a directory that is only walked through.
-fn directory_flags() -> OFlags {
-    let walk = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Where there are handles without the right to read, search permission is enough.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    return walk | OFlags::PATH;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    return walk | OFlags::RDONLY;
-}
+/// Symbolic links that FILE may be: the kernel follows no more.
+const MAX_LINKS: usize = 40;
 
 /// Where an image is: the starting point of the names that it stores.
+///
+/// An image that the user gave as a descriptor or device, such as `/dev/stdin`, `/proc/self/fd/3`
+/// or a symbolic link to one, has no such point: names in it lead nowhere, unless they are absolute
+/// and the user allows the directory.
 #[derive(Debug)]
 pub struct Location {
-    path: PathBuf,
+    path: Arc<Path>,
+    name: FileName,
     /// Opened when a name is followed, for most images never.
-    directory: OnceCell<Directory>,
+    place: OnceCell<Place>,
+}
+
+/// What names in an image may lead to, and from where.
+#[derive(Debug)]
+enum Place {
+    Directory {
+        /// Below this one, files may be opened.
+        beside: Directory,
+        /// Here relative names start, if that is another: they start from the image's name as it is
+        /// written, which may be a symbolic link.
+        start: Option<Directory>,
+    },
+    /// Nowhere: the image is in this directory of devices or descriptors.
+    Nowhere(PathBuf),
+}
+
+impl Place {
+    /// Of the image at `path`, which the user typed.
+    fn of(path: &Path) -> io::Result<Self> {
+        let mut at = path.to_owned();
+        for _ in 0..=MAX_LINKS {
+            let name = FileName::from(&at);
+            let directory = match Path::new(name.directory()) {
+                here if here.as_os_str().is_empty() => Path::new("."),
+                directory => directory,
+            };
+            let canonical = match directory.canonicalize() {
+                Ok(canonical) => canonical,
+                // The target of a link, which is not where names start.
+                Err(_) if at != path => break,
+                Err(error) => return Err(error),
+            };
+            let is_below = |place: &&str| canonical.starts_with(place);
+            if NO_PLACES.iter().any(|place| is_below(&place)) && !is_below(&SHARED_MEMORY) {
+                return Ok(Self::Nowhere(canonical));
+            }
+            match std::fs::read_link(&at) {
+                Ok(target) => at = directory.join(target),
+                Err(_) => break,
+            }
+        }
+        let name = FileName::from(path);
+        let directory = name.directory();
+        let directory = if directory.is_empty() { OsStr::new(".") } else { directory };
+        Ok(Self::Directory { beside: Directory::open(Path::new(directory))?, start: None })
+    }
+
+    /// Below which directory files may be opened.
+    fn beside(&self) -> Option<&Directory> {
+        match self {
+            Self::Directory { beside, .. } => Some(beside),
+            Self::Nowhere(_) => None,
+        }
+    }
 }
 
 impl Location {
     /// The location of the image at `path`, which the user typed.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), directory: OnceCell::new() }
+        Self { path: path.into(), name: FileName::from(path), place: OnceCell::new() }
     }
 
     /// The image's name, as typed or as named by another image.
@@ -150,33 +206,23 @@ impl Location {
         &self.path
     }
 
-    /// The path up to and including the last slash; empty if there is none.
-    fn prefix(&self) -> &OsStr {
-        let bytes = self.path.as_os_str().as_bytes();
-        let length = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-        OsStr::from_bytes(bytes.get(..length).unwrap_or_default())
+    /// The same, for layers that keep it.
+    pub(crate) fn shared_path(&self) -> Arc<Path> {
+        Arc::clone(&self.path)
     }
 
-    fn directory(&self) -> Result<&Directory> {
-        if let Some(directory) = self.directory.get() {
-            return Ok(directory);
+    /// The same, as the File column shows it.
+    pub(crate) fn name(&self) -> &FileName {
+        &self.name
+    }
+
+    fn place(&self) -> Result<&Place> {
+        if let Some(place) = self.place.get() {
+            return Ok(place);
         }
-        let prefix = Path::new(self.prefix());
-        let path = if prefix.as_os_str().is_empty() { Path::new(".") } else { prefix };
-        let opened = Directory::open(path)
+        let found = Place::of(&self.path)
             .map_err(|error| Error::io("cannot open the directory of the image", error))?;
-        Ok(self.directory.get_or_init(|| opened))
-    }
-
-    /// The path that `name`, stored in the image, stands for. Nothing is normalised, as in
-    /// qemu's File column.
-    fn beside(&self, name: &OsStr) -> PathBuf {
-        if name.as_bytes().starts_with(b"/") {
-            return name.into();
-        }
-        let mut path = self.prefix().to_owned();
-        path.push(name);
-        path.into()
+        Ok(self.place.get_or_init(|| found))
     }
 }
 
@@ -193,6 +239,7 @@ pub struct Found {
 pub struct Opener {
     policy: Policy,
     read_unit: Option<u64>,
+    steps: Steps,
 }
 
 #[derive(Debug, Default)]
@@ -221,7 +268,7 @@ impl Opener {
                 Policy::Follow(allow_under.into_iter().map(open).collect::<Result<_>>()?)
             }
         };
-        Ok(Self { policy, read_unit: None })
+        Ok(Self { policy, read_unit: None, steps: Steps::default() })
     }
 
     /// Opens files with this [`Storage::read_unit`].
@@ -239,8 +286,8 @@ impl Opener {
     pub fn directories(&self, image: &Path) -> Option<Vec<OwnedFd>> {
         let Policy::Follow(allowed) = &self.policy else { return None };
         // A layer lies below one of these, and so does its own directory.
-        let beside = Location::new(image);
-        let beside = beside.directory().ok();
+        let image = Location::new(image);
+        let beside = image.place().ok().and_then(Place::beside);
         let all = beside.into_iter().chain(allowed);
         Some(all.filter_map(|directory| directory.handle.try_clone().ok()).collect())
     }
@@ -256,16 +303,39 @@ impl Opener {
         match &self.policy {
             Policy::Refuse => Err(refusal(first.role, names())),
             Policy::Ignore => Ok(names()
-                .map(|name| ImageFile { name: from.beside(name), storage: None })
+                .map(|name| ImageFile { name: from.name.beside(name), storage: None })
                 .collect()),
-            Policy::Follow(allowed) => references
-                .iter()
-                .map(|reference| {
-                    let found = self.open(allowed, from, reference.role, &reference.name)?;
-                    Ok(ImageFile { name: found.location.path, storage: Some(found.storage) })
-                })
-                .collect(),
+            Policy::Follow(allowed) => self.follow(allowed, from, references),
         }
+    }
+
+    /// Opens each file once, however often and under however many names it is named.
+    fn follow(
+        &self,
+        allowed: &[Directory],
+        from: &Location,
+        references: &[Reference],
+    ) -> Result<Vec<ImageFile>> {
+        let mut by_name: HashMap<&OsStr, ImageFile> = HashMap::new();
+        let mut by_identity: HashMap<(u64, u64), Arc<dyn Storage>> = HashMap::new();
+        let mut open = |Reference { role, name }: &Reference| {
+            let mut storage: Arc<dyn Storage> = self.open(allowed, from, *role, name)?.storage;
+            if let Some(identity) = storage.identity() {
+                storage = Arc::clone(by_identity.entry(identity).or_insert(storage));
+            }
+            Ok(ImageFile { name: from.name.beside(name), storage: Some(storage) })
+        };
+        references
+            .iter()
+            .map(|reference| match by_name.get(reference.name.as_os_str()) {
+                Some(file) => Ok(file.clone()),
+                None => {
+                    let file = open(reference)?;
+                    by_name.insert(&reference.name, file.clone());
+                    Ok(file)
+                }
+            })
+            .collect()
     }
 
     /// Opens, one after the other, what may be the layer below the image at `from`, best name
@@ -291,7 +361,12 @@ impl Opener {
                 Role::Parent => from_windows(name),
                 _ => name.clone(),
             };
-            self.open(allowed, from, backing.role, &here)
+            let found = self.open(allowed, from, backing.role, &here)?;
+            let name = from.name.beside(&here);
+            // Names in that file start from its own name, not from where that leads.
+            let place = OnceCell::from(Place::Directory { beside: found.beside, start: Some(found.start) });
+            let location = Location { path: name.to_path().into(), name, place };
+            Ok(Found { storage: found.storage, location })
         })))
     }
 
@@ -302,7 +377,7 @@ impl Opener {
         from: &Location,
         role: Role,
         name: &OsStr,
-    ) -> Result<Found> {
+    ) -> Result<OpenFile> {
         let denied = |reason| {
             let (noun, name) = (role.noun(), name.to_owned());
             Error::new(ErrorKind::External, Denied { noun, name, reason })
@@ -313,15 +388,50 @@ impl Opener {
         if has_protocol(name) {
             return Err(denied(Reason::Protocol));
         }
-        let path = from.beside(name);
         let failed =
             |error| Error::io(format!("cannot open the {} {}", role.noun(), Shown(name)), error);
-        let canonical = path.canonicalize().map_err(failed)?;
-        let beside = from.directory()?;
-        let (root, rest) = std::iter::once(beside)
+        let lost = |lost| match lost {
+            Lost::Io(error) => failed(error),
+            Lost::TooFar => too_far(),
+        };
+        let place = from.place()?;
+        let start = match (place, allowed.first()) {
+            (Place::Directory { beside, start }, _) => start.as_ref().unwrap_or(beside),
+            // An absolute name starts at the root, whatever directory is asked.
+            (Place::Nowhere(_), Some(any)) if name.as_bytes().starts_with(b"/") => any,
+            (Place::Nowhere(directory), _) => {
+                return Err(denied(Reason::Nowhere { directory: directory.clone() }));
+            }
+        };
+        // What the file itself names starts from the directory in its name; the rest of the name
+        // may be a symbolic link.
+        let whole = name.as_bytes();
+        let last = whole.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let mut links = 0;
+        let (directory, own) = whole.split_at_checked(last).unwrap_or((&[], whole));
+        if from.name.beside(name).len() > MAX_PATH {
+            return Err(failed(rustix::io::Errno::NAMETOOLONG.into()));
+        }
+        let mut resolved = |from: &Directory, part: &[u8]| {
+            resolve(from, OsStr::from_bytes(part), &mut links, &self.steps).map_err(lost)
+        };
+        let start = resolved(start, directory)?.directory;
+        let found = resolved(&start, own)?;
+        let canonical = found.canonical();
+        let (root, rest) = place
+            .beside()
+            .into_iter()
             .chain(allowed)
             .find_map(|root| Some((root, canonical.strip_prefix(&root.canonical).ok()?)))
-            .ok_or_else(|| denied(Reason::Outside { directory: beside.canonical.clone() }))?;
+            .ok_or_else(|| {
+                denied(match place {
+                    Place::Directory { beside, .. } => {
+                        Reason::Outside { directory: beside.canonical.clone() }
+                    }
+                    Place::Nowhere(directory) => Reason::Nowhere { directory: directory.clone() },
+                })
+            })?;
+        self.steps.take(rest.components().count() as u64).map_err(lost)?;
         let (file, handle) = match open_beneath(root, rest) {
             Ok(Opened::File(file, handle)) => (file, handle),
             Ok(Opened::Other(what)) => return Err(denied(Reason::NotAFile { what })),
@@ -331,10 +441,18 @@ impl Opener {
         if let Some(unit) = self.read_unit {
             storage = storage.with_read_unit(unit);
         }
-        let parent = canonical.parent().unwrap_or(Path::new("/")).to_owned();
-        let directory = OnceCell::from(Directory { handle, canonical: parent });
-        Ok(Found { storage: Arc::new(storage), location: Location { path, directory } })
+        let beside = Directory { handle, canonical: found.directory.canonical };
+        Ok(OpenFile { storage: Arc::new(storage), beside, start })
     }
+}
+
+/// A file that a name led to.
+struct OpenFile {
+    storage: Arc<dyn Storage>,
+    /// The directory that it is in.
+    beside: Directory,
+    /// The directory in its name.
+    start: Directory,
 }
 
 enum Opened {
@@ -412,6 +530,7 @@ enum Reason {
     NoName,
     Protocol,
     Outside { directory: PathBuf },
+    Nowhere { directory: PathBuf },
     NotAFile { what: &'static str },
 }
 
@@ -429,6 +548,14 @@ impl fmt::Display for Reason {
                     f,
                     "which is not below the image's directory {directory}; --allow-under DIR \
                      allows files below DIR"
+                );
+            }
+            Self::Nowhere { directory } => {
+                let directory = Shown(directory.as_os_str());
+                return write!(
+                    f,
+                    "which is not followed from a descriptor or device in {directory}; \
+                     --allow-under DIR allows absolute names below DIR"
                 );
             }
         }
@@ -462,9 +589,16 @@ pub(crate) const IGNORE_HINT: &str = "--external=ignore maps this file alone";
 
 /// Names for a message, quoted and not too many.
 pub(crate) fn listed<'a>(names: impl Iterator<Item = &'a OsStr>, between: &str) -> String {
-    let names: Vec<String> = names.map(|name| Shown(name).to_string()).collect();
-    let mut list = names.get(..LISTED).unwrap_or(&names).join(between);
-    if let Some(more) = names.len().checked_sub(LISTED).filter(|more| *more > 0) {
+    let mut list = String::new();
+    let mut more: usize = 0;
+    for (index, name) in names.enumerate() {
+        match index {
+            0 => list.push_str(&Shown(name).to_string()),
+            _ if index < LISTED => list.push_str(&format!("{between}{}", Shown(name))),
+            _ => more = more.saturating_add(1),
+        }
+    }
+    if more > 0 {
         list.push_str(&format!(" and {more} more"));
     }
     list
@@ -486,7 +620,7 @@ mod tests {
 
     fn outcome(opener: &Opener, image: &Path, name: &str) -> std::result::Result<PathBuf, String> {
         let files = opener.members(&Location::new(image), &extents(&[name]));
-        files.map(|files| files[0].name.clone()).map_err(|error| error.to_string())
+        files.map(|files| files[0].name.to_path()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -519,7 +653,7 @@ mod tests {
             let files = opener.members(&Location::new(Path::new(image)), &extents(&[name]));
             let files = files.unwrap();
             assert!(files[0].storage.is_none());
-            assert_eq!(files[0].name.to_str(), Some(path));
+            assert_eq!(files[0].name.to_string(), path);
         }
     }
 

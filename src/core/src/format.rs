@@ -1,10 +1,9 @@
 //! What a format is: the two traits that a plugin implements.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::{
-    Backing, Batch, Confidence, Limits, Location, Notices, Opener, Probe, QemuVersion, Reference,
+    Backing, Batch, Confidence, FileName, Held, Limits, Location, Memory, Notices, Opener, Probe, QemuVersion, Reference,
     Result, Storage,
 };
 
@@ -19,6 +18,24 @@ pub struct Context {
     pub opener: Opener,
     /// Where warnings go.
     pub notices: Notices,
+    /// What the layers hold in memory.
+    pub memory: Memory,
+}
+
+impl Context {
+    /// Counts `bytes` that a layer is about to hold in memory for as long as it is open, for what
+    /// is called `what`, until the answer is dropped. Buffers that
+    /// [`ExtentSource::release`] gives back are not counted here.
+    ///
+    /// The core counts the names that a source has in [`ExtentSource::files`] and
+    /// [`ExtentSource::backing`]. What else grows with the image, the source has to count.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) if all layers together would hold more than
+    /// [`Limits::held`].
+    pub fn hold(&self, what: &'static str, bytes: u64) -> Result<Held> {
+        self.memory.hold(what, bytes, self.limits.held)
+    }
 }
 
 /// A file to be opened as an image.
@@ -39,12 +56,14 @@ impl Image<'_> {
     /// # Errors
     /// As [`Opener::members`].
     pub fn members(&self, references: &[Reference]) -> Result<Vec<ImageFile>> {
+        // Counted again when they are part of a layer.
+        let _held = self.context.hold(FILES, references.iter().map(reference_bytes).sum())?;
         self.context.opener.members(self.location, references)
     }
 
     /// The image's own file, as most formats give it in [`ExtentSource::files`].
     pub fn file(&self) -> ImageFile {
-        let name = self.location.path().to_owned();
+        let name = self.location.name().clone();
         ImageFile { name, storage: Some(Arc::clone(&self.storage)) }
     }
 }
@@ -53,11 +72,35 @@ impl Image<'_> {
 #[derive(Clone)]
 pub struct ImageFile {
     /// The name for the File column.
-    pub name: PathBuf,
+    pub name: FileName,
     /// Its bytes; `None` for a file that was not opened ([`ExternalPolicy::Ignore`]).
     ///
     /// [`ExternalPolicy::Ignore`]: crate::ExternalPolicy::Ignore
     pub storage: Option<Arc<dyn Storage>>,
+}
+
+/// What is counted for the files of a layer.
+const FILES: &str = "the list of the files that the image names";
+
+/// Bytes of memory that a file takes besides its name: in the lists of the source and of the chain,
+/// and where it is open.
+const FILE_BYTES: u64 = 2 * size_of::<ImageFile>() as u64 + 192;
+
+fn reference_bytes(reference: &Reference) -> u64 {
+    FILE_BYTES.saturating_add(reference.name.len() as u64)
+}
+
+/// Counts what the core knows a layer to hold: the files of `source` and the names of what is
+/// below.
+pub(crate) fn hold_names(context: &Context, source: &dyn ExtentSource) -> Result<Held> {
+    let files = source.files().iter();
+    let files: u64 = files.map(|file| FILE_BYTES.saturating_add(file.name.own_bytes())).sum();
+    let backing = source.backing().map_or(0, |backing| {
+        let names = backing.names.iter().map(|name| name.len() as u64);
+        let format = backing.format.as_ref().map_or(0, String::len) as u64;
+        names.sum::<u64>().saturating_add(format)
+    });
+    context.hold(FILES, files.saturating_add(backing))
 }
 
 /// An image format: knows whether a file is in it, and opens such a file.

@@ -1,10 +1,11 @@
 //! From a file to a chain: which format each layer is in, and which layer comes below.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::buffers::Buffers;
 use crate::external::{Found, IGNORE_HINT, listed};
+use crate::format::hold_names;
 use crate::{
     Backing, Chain, Context, Error, ErrorKind, ExtentSource, Image, ImageFormat, Layer, Limits,
     Location, Registry, Result, Storage, detect, open_layer,
@@ -73,9 +74,11 @@ impl Opening<'_> {
         let image =
             Image { storage: Arc::clone(&storage), location: &location, context: self.context };
         let source = open_layer(format, image)?;
-        check_identity(wanted, source.as_ref())
+        let held = check_identity(wanted, source.as_ref())
+            .and_then(|()| hold_names(self.context, source.as_ref()))
             .map_err(|error| error.in_format(format.name()).in_file(path))?;
-        let layer = Layer::new(source, path, format.name()).opened_from(storage);
+        let path = location.shared_path();
+        let layer = Layer::new(source, path, format.name()).opened_from(storage).holding(held);
         Ok(Opened { layer, location })
     }
 
@@ -169,7 +172,7 @@ fn hex(bytes: &[u8; 16]) -> String {
 /// The files that were passed on the way down.
 #[derive(Default)]
 struct Trail {
-    seen: Vec<(Option<(u64, u64)>, PathBuf)>,
+    seen: Vec<(Option<(u64, u64)>, Arc<Path>)>,
 }
 
 impl Trail {
@@ -181,7 +184,7 @@ impl Trail {
     ) -> Result<()> {
         let identity = storage.identity();
         let again = identity.is_some() && self.seen.iter().any(|(seen, _)| *seen == identity);
-        self.seen.push((identity, location.path().to_owned()));
+        self.seen.push((identity, location.shared_path()));
         if again {
             return Err(Error::new(
                 ErrorKind::External,

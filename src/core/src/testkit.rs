@@ -46,6 +46,7 @@ fn ignoring() -> Context {
         qemu: QemuVersion::NEWEST,
         opener: Opener::new(ExternalPolicy::Ignore).expect("ignoring opens nothing"),
         notices: Notices::default(),
+        ..Context::default()
     }
 }
 

@@ -16,7 +16,7 @@ use pretty_assertions::assert_eq;
 use crate::Vmdk;
 use crate::descriptor::Descriptor;
 use crate::samples::{self, Cowd, Hosted, SeSparse, WITH_PARENT, text};
-use crate::source::VmdkSource;
+use crate::source::{Named, VmdkSource};
 
 const K: u64 = 1024;
 
@@ -252,7 +252,7 @@ fn a_text_descriptor_alone_decides_when_files_are_ignored() {
             (6 * 512, Status::Absent),
         ]
     );
-    let names: Vec<_> = source.files().iter().map(|file| file.name.to_str().unwrap()).collect();
+    let names: Vec<_> = source.files().iter().map(|file| file.name.to_string()).collect();
     assert_eq!(names, ["a", "b", "c", "e"]);
 }
 
@@ -271,12 +271,14 @@ fn a_text_descriptor_is_refused_with_its_files_by_default() {
 
 /// A disk of these lines with these files, opened.
 fn composed(lines: &str, files: Vec<Vec<u8>>) -> instar_core::Result<VmdkSource> {
-    let descriptor = Descriptor::parse(&text("vmfs", lines), 0)?;
+    let text = text("vmfs", lines);
+    let descriptor = Descriptor::parse(&text, 0)?;
     let files = files.into_iter().enumerate().map(|(index, bytes)| ImageFile {
-        name: index.to_string().into(),
+        name: index.to_string().as_str().into(),
         storage: Some(Arc::new(MemoryStorage::from_bytes(bytes))),
     });
-    VmdkSource::composed(&descriptor.extents, files.collect(), None, &context())
+    let named = Named::of(&descriptor.extents);
+    VmdkSource::composed(&descriptor.extents, &named, files.collect(), None, &context())
 }
 
 #[test]
