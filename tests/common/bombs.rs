@@ -1,9 +1,10 @@
 //! Images that ask for more time or memory than they have any right to. Each is a few blocks on
-//! disk; lengths are mostly holes.
+//! disk; lengths are mostly holes. Some bring other files with them.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 const KIB: u64 = 1 << 10;
@@ -13,6 +14,8 @@ const MIB: u64 = 1 << 20;
 pub(crate) struct Bomb {
     /// Also the name of its file.
     pub(crate) name: &'static str,
+    /// Folders with long names that it is in.
+    pub(crate) depth: usize,
     /// The format that must be compiled in for it.
     pub(crate) format: &'static str,
     /// What it is, for the table in docs/security.md.
@@ -36,17 +39,29 @@ pub(crate) enum End {
 impl Bomb {
     /// Puts it into `folder`. Not every file system can hold files of every length.
     pub(crate) fn make(&self, folder: &Path) -> io::Result<()> {
-        (self.make)(&folder.join(self.name))
+        let path = folder.join(self.path());
+        fs::create_dir_all(path.parent().unwrap_or(folder))?;
+        (self.make)(&path)
+    }
+
+    /// Its path in the folder.
+    pub(crate) fn path(&self) -> String {
+        format!("{}/", "d".repeat(250)).repeat(self.depth) + self.name
     }
 }
 
 const JSON: &[&str] = &["--output=json"];
 const FOLLOW: &[&str] = &["--output=json", "--external=follow"];
+const IGNORE: &[&str] = &["--output=json", "--external=ignore"];
+
+/// Layers below the first one of a chain that is as long as is allowed.
+const DEEP: u32 = 200;
 
 /// All of them.
 pub(crate) const BOMBS: &[Bomb] = &[
     Bomb {
         name: "shared-l2.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "327,680 bytes in which 8192 L1 entries name one L2 table: 67 million ranges",
         args: JSON,
@@ -57,6 +72,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "self-backed.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "an image that is its own backing file",
         args: FOLLOW,
@@ -65,6 +81,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "truncated.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "cut off before its tables",
         args: JSON,
@@ -73,6 +90,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "largest.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "the largest disk, 2 EiB, and empty: an L1 table of 32 MiB in a hole",
         args: JSON,
@@ -81,6 +99,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "one-l2.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "2 EiB whose 4 million L1 entries name one L2 table without clusters",
         args: JSON,
@@ -94,6 +113,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "l2-in-holes.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "2 EiB whose 4 million L1 entries name 4 million L2 tables in a hole of 8 TiB",
         args: JSON,
@@ -105,6 +125,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "deep-200.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "a chain of 201 images, in each of which a table of 2 MiB is read",
         args: FOLLOW,
@@ -113,6 +134,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "shared-l2.qed",
+        depth: 0,
         format: "qed",
         about: "8 EiB whose 1024 L1 entries name one L2 table, of 1 GiB and in a hole",
         args: JSON,
@@ -121,6 +143,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "largest.raw",
+        depth: 0,
         format: "raw",
         about: "the longest sparse file that the host can make, 2^62 bytes at most",
         args: &["--output=json", "-f", "raw"],
@@ -129,6 +152,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "largest.vmdk",
+        depth: 0,
         format: "vmdk",
         about: "2^62 bytes in grains of 1 GiB: a grain directory of 32 MiB in a hole",
         args: JSON,
@@ -141,22 +165,25 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "extents.vmdk",
+        depth: 0,
         format: "vmdk",
         about: "a descriptor of a million extents, 11 MB",
-        args: &["--output=json", "--external=ignore"],
+        args: IGNORE,
         end: End::Error("the descriptor is longer than 1048576 bytes"),
         make: |path| fs::write(path, descriptor("RW 1 ZERO\n", 1_000_000)),
     },
     Bomb {
         name: "flat-extents.vmdk",
+        depth: 0,
         format: "vmdk",
         about: "a descriptor of as many extents as are allowed, in one file",
-        args: &["--output=json", "--external=ignore"],
+        args: IGNORE,
         end: End::Rows(65_530),
         make: |path| fs::write(path, descriptor("RW 1 FLAT \"f\" 0\n", 65_530)),
     },
     Bomb {
         name: "largest.vhd",
+        depth: 0,
         format: "vhd",
         about: "2040 GiB in blocks of 4 KiB: a block allocation table of 2 GiB",
         args: &["--output=json", "-l", "1G"],
@@ -165,6 +192,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "largest.vhdx",
+        depth: 0,
         format: "vhdx",
         about: "64 TiB in blocks of 1 MiB: a block allocation table of 512 MiB in a hole",
         args: JSON,
@@ -173,11 +201,179 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "log.vhdx",
+        depth: 0,
         format: "vhdx",
         about: "a log of 65,536 updates that was not written back",
         args: JSON,
         end: End::Rows(1),
         make: |path| vhdx(path, 1 << 30, &log()),
+    },
+    Bomb {
+        name: "deep-200.qcow",
+        depth: 0,
+        format: "qcow",
+        about: "a chain of 201 images, in each of which a table of 64 KiB is read",
+        args: FOLLOW,
+        end: End::Rows(2),
+        make: |path| deep(path, qcow),
+    },
+    Bomb {
+        name: "deep-200.qed",
+        depth: 0,
+        format: "qed",
+        about: "a chain of 201 images, in each of which a table of 1 MiB is read",
+        args: FOLLOW,
+        end: End::Rows(2),
+        make: |path| deep(path, qed_layer),
+    },
+    Bomb {
+        name: "deep-200.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a chain of 201 images of one file each, in each of which a directory of 64 KiB is read",
+        args: FOLLOW,
+        end: End::Rows(2),
+        make: |path| deep(path, vmdk_layer),
+    },
+    Bomb {
+        name: "deep-200-texts.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a chain of 201 descriptors in files of their own, 100 extents each",
+        args: FOLLOW,
+        end: End::Rows(100),
+        make: |path| {
+            let file = File::create(path.with_file_name("grains"))?;
+            file.write_all_at(&vmdk_header(1 << 10, 128), 0)?;
+            file.set_len(2 * MIB)?;
+            let line = "RW 1 SPARSE \"grains\"\nRW 1 ZERO\n";
+            deep(path, |path, below| fs::write(path, descriptor_over(below, line, 50)))
+        },
+    },
+    Bomb {
+        name: "deep-200.vhd",
+        depth: 0,
+        format: "vhd",
+        about: "a chain of 201 images, in each of which a table of 64 KiB is read",
+        args: FOLLOW,
+        end: End::Rows(1),
+        make: |path| deep(path, vhd_layer),
+    },
+    Bomb {
+        name: "deep-200.vhdx",
+        depth: 0,
+        format: "vhdx",
+        about: "a chain of 201 images, in each of which a table of 64 KiB is read",
+        args: FOLLOW,
+        end: End::Rows(1),
+        make: |path| deep(path, |path, below| vhdx_layer(path, below, &[])),
+    },
+    Bomb {
+        name: "uniform.qcow2",
+        depth: 0,
+        format: "qcow2",
+        about: "a chain of 101 images, in each of which 4096 tables are seen to be empty",
+        args: FOLLOW,
+        end: End::Rows(1),
+        make: |path| chain_of(path, 100, uniform_layer),
+    },
+    Bomb {
+        name: "long-path.vmdk",
+        depth: 15,
+        format: "vmdk",
+        about: "a descriptor of 45,000 extents, each in another file, in a folder whose path has 3.8 kB",
+        args: &["--output=jsonl", "--external=ignore"],
+        end: End::Rows(45_001),
+        make: |path| fs::write(path, named_extents(45_000)),
+    },
+    Bomb {
+        name: "long-path-table.vmdk",
+        depth: 15,
+        format: "vmdk",
+        about: "the same as a table, the files being names of one",
+        args: &["--external=follow"],
+        end: End::Rows(45_001),
+        make: |path| {
+            fs::write(path, named_extents(45_000))?;
+            fs::write(path.with_file_name("data"), vec![1; 512])?;
+            let data = path.with_file_name("data");
+            (0..45_000).try_for_each(|number| {
+                fs::hard_link(&data, path.with_file_name(format!("{number:x}")))
+            })
+        },
+    },
+    Bomb {
+        name: "sparse-extents.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a descriptor of as many sparse extents as are allowed, in one file",
+        args: FOLLOW,
+        end: End::Rows(1),
+        make: |path| {
+            let file = File::create(path.with_file_name("f"))?;
+            file.write_all_at(&vmdk_header(1 << 10, 128), 0)?;
+            file.set_len(2 * MIB)?;
+            fs::write(path, descriptor("RW 1 SPARSE \"f\"\n", 61_000))
+        },
+    },
+    Bomb {
+        name: "extents-chain.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a chain of 15 descriptors of as many extents as are allowed",
+        args: FOLLOW,
+        end: End::Error("the list of the disk's extents would take"),
+        make: |path| {
+            chain_of(path, 14, |path, below| {
+                fs::write(path, descriptor_over(below, "RW 1 ZERO\n", 65_536))
+            })
+        },
+    },
+    Bomb {
+        name: "links.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a descriptor of 2000 extents in one file, which is reached over 5 symbolic links, each \
+                with a target of 4 kB",
+        args: FOLLOW,
+        end: End::Rows(2000),
+        make: |path| {
+            links(path, 5)?;
+            fs::write(path, descriptor("RW 1 FLAT \"link0\" 0\n", 2000))
+        },
+    },
+    Bomb {
+        name: "many-links.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a descriptor of 2000 names of a file, each over 38 symbolic links",
+        args: FOLLOW,
+        end: End::Error("more than 524288 in all"),
+        make: |path| {
+            links(path, 38)?;
+            let lines = (0..2000).map(|number| {
+                format!("RW 1 FLAT \"{}link0\" 0\n", "./".repeat(number % 200) + &"d/../".repeat(number / 200))
+            });
+            fs::write(path, [descriptor("", 0), lines.collect()].concat())
+        },
+    },
+    Bomb {
+        name: "logs.vhdx",
+        depth: 0,
+        format: "vhdx",
+        about: "a chain of 10 images, each with a log of 65,536 updates that was not written back",
+        args: FOLLOW,
+        end: End::Error("the list of the log's updates would take"),
+        make: |path| chain_of(path, 9, |path, below| vhdx_layer(path, below, &log())),
+    },
+    Bomb {
+        name: "locators.vhd",
+        depth: 0,
+        format: "vhd",
+        about: "a parent locator of 1 MiB, eight times",
+        args: &["--output=json", "--external=refuse"],
+        end: End::Error("the image names another file (parent"),
+        make: locators,
     },
 ];
 
@@ -215,9 +411,9 @@ impl Header {
         put(0, b"QFI\xfb");
         put(4, &3_u32.to_be_bytes());
         if let Some(name) = &self.backing {
-            put(8, &1024_u64.to_be_bytes());
+            put(8, &256_u64.to_be_bytes());
             put(16, &u32::try_from(name.len()).unwrap_or(0).to_be_bytes());
-            put(1024, name.as_bytes());
+            put(256, name.as_bytes());
         }
         put(20, &self.cluster_bits.to_be_bytes());
         put(24, &self.size.to_be_bytes());
@@ -297,6 +493,87 @@ fn chain(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A chain of as many images as are allowed. `layer` makes one, over the one of the name that it is
+/// given.
+fn deep(path: &Path, layer: impl Fn(&Path, Option<&str>) -> io::Result<()>) -> io::Result<()> {
+    chain_of(path, DEEP, layer)
+}
+
+/// A chain with so many images below the first.
+fn chain_of(
+    path: &Path,
+    below: u32,
+    layer: impl Fn(&Path, Option<&str>) -> io::Result<()>,
+) -> io::Result<()> {
+    let name = |depth: u32| format!("below-{depth}");
+    for depth in 0..=below {
+        let path = if depth == 0 { path.to_owned() } else { path.with_file_name(name(depth)) };
+        layer(&path, Some(name(depth + 1).as_str()).filter(|_| depth < below))?;
+    }
+    Ok(())
+}
+
+/// 4096 L1 entries that name as many L2 tables of 512 bytes, all empty although the host stores them.
+fn uniform_layer(path: &Path, below: Option<&str>) -> io::Result<()> {
+    const TABLES: u64 = 4096;
+    let header = Header {
+        cluster_bits: 9,
+        size: TABLES * 64 * 512,
+        l1_entries: TABLES,
+        l1_at: 8,
+        refcounts_at: 4,
+        backing: below.map(str::to_owned),
+    };
+    let file = header.write(path, (128 + TABLES) * 512)?;
+    file.write_all_at(&entries(TABLES, |index| (128 + index) * 512), 8 * 512)?;
+    // Not a hole of the host.
+    file.write_all_at(&vec![0; 512 * 4096], 128 * 512)
+}
+
+/// One L2 table of 64 KiB, in which the last cluster is data.
+fn qcow(path: &Path, below: Option<&str>) -> io::Result<()> {
+    const CLUSTER: u64 = 4096;
+    let mut bytes = vec![0; 4096];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, b"QFI\xfb\0\0\0\x01");
+    if let Some(name) = below {
+        put(8, &1024_u64.to_be_bytes());
+        put(16, &u32::try_from(name.len()).unwrap_or(0).to_be_bytes());
+        put(1024, name.as_bytes());
+    }
+    put(24, &(8192 * CLUSTER).to_be_bytes());
+    put(32, &[12, 13]);
+    put(40, &512_u64.to_be_bytes());
+    put(512, &(64 * KIB).to_be_bytes());
+    let file = File::create(path)?;
+    file.set_len(256 * KIB)?;
+    file.write_all_at(&bytes, 0)?;
+    file.write_all_at(&(128 * KIB).to_be_bytes(), 128 * KIB - 8)
+}
+
+/// One L2 table of 1 MiB, in which the last cluster is data.
+fn qed_layer(path: &Path, below: Option<&str>) -> io::Result<()> {
+    let mut bytes = vec![0; 4096];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, b"QED\0");
+    put(4, &(1_u32 << 16).to_le_bytes());
+    put(8, &16_u32.to_le_bytes());
+    put(12, &1_u32.to_le_bytes());
+    put(40, &MIB.to_le_bytes());
+    put(48, &(8_u64 << 30).to_le_bytes());
+    if let Some(name) = below {
+        put(16, &1_u64.to_le_bytes());
+        put(56, &1024_u32.to_le_bytes());
+        put(60, &u32::try_from(name.len()).unwrap_or(0).to_le_bytes());
+        put(1024, name.as_bytes());
+    }
+    let file = File::create(path)?;
+    file.set_len(4 * MIB)?;
+    file.write_all_at(&bytes, 0)?;
+    file.write_all_at(&(2 * MIB).to_le_bytes(), MIB)?;
+    file.write_all_at(&(3 * MIB).to_le_bytes(), 3 * MIB - 8)
+}
+
 /// Clusters of 64 MiB, tables of 16 of them.
 fn qed(path: &Path) -> io::Result<()> {
     let mut bytes = vec![0; 64];
@@ -342,6 +619,53 @@ fn vmdk_header(sectors: u64, grain: u64) -> Vec<u8> {
     bytes
 }
 
+/// A directory of 16,384 grain tables, of which only the last one is there; its last grain is data.
+fn vmdk_layer(path: &Path, below: Option<&str>) -> io::Result<()> {
+    const TABLES: u64 = 16 << 10;
+    let mut bytes = vmdk_header(TABLES * 512 * 128, 128);
+    let hint = below.map(|name| format!("parentFileNameHint=\"{name}\"\n"));
+    let text = format!(
+        "CID=1\nparentCID={}\n{}createType=\"monolithicSparse\"\n",
+        if below.is_some() { "1" } else { "ffffffff" },
+        hint.unwrap_or_default()
+    );
+    bytes[512..512 + text.len()].copy_from_slice(text.as_bytes());
+    let file = File::create(path)?;
+    file.set_len(4 * MIB)?;
+    file.write_all_at(&bytes, 0)?;
+    // In sectors: the table at 2 MiB, the grain at 3 MiB.
+    file.write_all_at(&4096_u32.to_le_bytes(), MIB + TABLES * 4 - 4)?;
+    file.write_all_at(&6144_u32.to_le_bytes(), 2 * MIB + 511 * 4)
+}
+
+/// Extents of one sector, each in a file of its own.
+fn named_extents(count: u32) -> String {
+    let lines: String =
+        (0..count).map(|number| format!("RW 1 FLAT \"{number:x}\" 0\n")).collect();
+    descriptor("", 0) + &lines
+}
+
+fn descriptor_over(below: Option<&str>, line: &str, count: usize) -> String {
+    let text = descriptor(line, count);
+    match below {
+        None => text,
+        Some(name) => text.replace(
+            "parentCID=ffffffff",
+            &format!("parentCID=1\nparentFileNameHint=\"{name}\""),
+        ),
+    }
+}
+
+/// A file, and so many symbolic links to it, one over the other, with long targets.
+fn links(path: &Path, count: usize) -> io::Result<()> {
+    fs::create_dir(path.with_file_name("d"))?;
+    fs::write(path.with_file_name(format!("link{count}")), vec![1; 512])?;
+    (0..count).try_for_each(|number| {
+        let target = "d/../".repeat(810) + &format!("link{}", number + 1);
+        symlink(target, path.with_file_name(format!("link{number}")))
+    })
+}
+
 fn descriptor(line: &str, count: usize) -> String {
     let head = "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\n";
     [head, &line.repeat(count)].concat()
@@ -349,15 +673,15 @@ fn descriptor(line: &str, count: usize) -> String {
 
 // VHD -----------------------------------------------------------------------------------------
 
-/// Entries of zero say that a block is at the start of the file.
-fn vhd(path: &Path) -> io::Result<()> {
-    let (size, block) = (0xff00_0000_u64 * 512, 4096_u64);
-    let count = size / block;
-    let sum = |mut bytes: Vec<u8>, at: usize| {
-        let sum = bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_add((*byte).into()));
-        bytes[at..at + 4].copy_from_slice(&(!sum).to_be_bytes());
-        bytes
-    };
+/// Bytes with the sum over them at `at`.
+fn summed(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
+    let sum = bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_add((*byte).into()));
+    bytes[at..at + 4].copy_from_slice(&(!sum).to_be_bytes());
+    bytes
+}
+
+/// A footer of this type of disk, 3 being dynamic and 4 differencing.
+fn vhd_footer(size: u64, kind: u32) -> Vec<u8> {
     let mut footer = vec![0; 512];
     let mut put = |at: usize, value: &[u8]| footer[at..at + value.len()].copy_from_slice(value);
     put(0, b"conectix");
@@ -368,21 +692,73 @@ fn vhd(path: &Path) -> io::Result<()> {
     put(40, &size.to_be_bytes());
     put(48, &size.to_be_bytes());
     put(56, &[0xff, 0xff, 16, 255]);
-    put(60, &3_u32.to_be_bytes());
+    put(60, &kind.to_be_bytes());
+    put(68, &[7; 16]);
+    summed(footer, 64)
+}
+
+/// A header of a disk of `count` blocks whose table is at `table`. `more` are other fields.
+fn vhd_header(count: u64, block: u32, table: u64, more: &[(usize, &[u8])]) -> Vec<u8> {
     let mut header = vec![0; 1024];
     let mut put = |at: usize, value: &[u8]| header[at..at + value.len()].copy_from_slice(value);
     put(0, b"cxsparse");
     put(8, &u64::MAX.to_be_bytes());
-    put(16, &1536_u64.to_be_bytes());
+    put(16, &table.to_be_bytes());
     put(24, &0x1_0000_u32.to_be_bytes());
     put(28, &u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
-    put(32, &4096_u32.to_be_bytes());
+    put(32, &block.to_be_bytes());
+    more.iter().for_each(|(at, value)| put(*at, value));
+    summed(header, 36)
+}
+
+/// Entries of zero say that a block is at the start of the file.
+fn vhd(path: &Path) -> io::Result<()> {
+    let (size, block) = (0xff00_0000_u64 * 512, 4096_u32);
+    let count = size / u64::from(block);
     let file = File::create(path)?;
-    let footer = sum(footer, 64);
+    let footer = vhd_footer(size, 3);
     let end = (1536 + count * 4).next_multiple_of(512);
     file.write_all_at(&footer, 0)?;
-    file.write_all_at(&sum(header, 36), 512)?;
+    file.write_all_at(&vhd_header(count, block, 1536, &[]), 512)?;
     file.write_all_at(&footer, end)
+}
+
+fn utf16(text: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    text.encode_utf16().flat_map(bytes).collect()
+}
+
+/// 16,384 blocks of 4 KiB, none of which is there.
+fn vhd_layer(path: &Path, below: Option<&str>) -> io::Result<()> {
+    const COUNT: u64 = 16 << 10;
+    let name = utf16(below.unwrap_or_default(), u16::to_be_bytes);
+    let id: &[u8] = if below.is_some() { &[7; 16] } else { &[0; 16] };
+    let footer = vhd_footer(COUNT * 4096, if below.is_some() { 4 } else { 3 });
+    let file = File::create(path)?;
+    file.write_all_at(&footer, 0)?;
+    file.write_all_at(&vhd_header(COUNT, 4096, 1536, &[(40, id), (64, &name)]), 512)?;
+    file.write_all_at(&vec![0xff; 64 << 10], 1536)?;
+    file.write_all_at(&footer, 1536 + (64 << 10))
+}
+
+/// Eight locators of 1 MiB in an unknown code page.
+fn locators(path: &Path) -> io::Result<()> {
+    let mut entries = Vec::new();
+    for index in 0..8 {
+        entries.extend(b"Wi2r");
+        entries.extend(2048_u32.to_be_bytes());
+        entries.extend((1_u32 << 20).to_be_bytes());
+        entries.extend([0; 4]);
+        entries.extend(((1 + index) * MIB).to_be_bytes());
+    }
+    let footer = vhd_footer(4096, 4);
+    let file = File::create(path)?;
+    file.write_all_at(&footer, 0)?;
+    file.write_all_at(&vhd_header(1, 4096, 1536, &[(40, &[7; 16]), (576, &entries)]), 512)?;
+    file.write_all_at(&[0xff; 512], 1536)?;
+    for index in 0..8_u8 {
+        file.write_all_at(&vec![0x1a + index; 1 << 20], (1 + u64::from(index)) * MIB)?;
+    }
+    file.write_all_at(&footer, 9 * MIB)
 }
 
 // VHDX ----------------------------------------------------------------------------------------
@@ -393,6 +769,38 @@ const BAT_AT: u64 = 69 * MIB;
 
 /// A dynamic disk of `size` bytes in blocks of 1 MiB, with this log, and no block.
 fn vhdx(path: &Path, size: u64, log: &[u8]) -> io::Result<()> {
+    vhdx_over(path, size, log, None)
+}
+
+/// 8192 blocks, none of which is there.
+fn vhdx_layer(path: &Path, below: Option<&str>, log: &[u8]) -> io::Result<()> {
+    vhdx_over(path, 8 << 30, log, below)?;
+    // Not a hole of the host.
+    let file = File::options().write(true).open(path)?;
+    file.write_all_at(&vec![0; 64 << 10], BAT_AT)
+}
+
+/// What names the parent, whose data has the number of all images here.
+fn vhdx_locator(name: &str) -> Vec<u8> {
+    let linkage = "{07070707-0707-0707-0707-070707070707}";
+    let mut bytes = guid(0xb04a_efb7_d19e_4a81_b789_25b8_e944_5913).to_vec();
+    bytes.extend([0, 0, 2, 0]);
+    let (mut table, mut texts, mut at) = (Vec::new(), Vec::new(), 20 + 2 * 12_u32);
+    for (key, value) in [("parent_linkage", linkage), ("relative_path", name)] {
+        let [key, value] = [key, value].map(|text| utf16(text, u16::to_le_bytes));
+        let [key_length, value_length] =
+            [&key, &value].map(|text| u16::try_from(text.len()).unwrap_or(0));
+        table.extend(at.to_le_bytes());
+        table.extend((at + u32::from(key_length)).to_le_bytes());
+        table.extend(key_length.to_le_bytes());
+        table.extend(value_length.to_le_bytes());
+        at += u32::from(key_length) + u32::from(value_length);
+        texts.extend([key, value].concat());
+    }
+    [bytes, table, texts].concat()
+}
+
+fn vhdx_over(path: &Path, size: u64, log: &[u8], below: Option<&str>) -> io::Result<()> {
     let crc = |mut bytes: Vec<u8>| {
         let sum = crc32c::crc32c(&bytes);
         bytes[4..8].copy_from_slice(&sum.to_le_bytes());
@@ -404,6 +812,7 @@ fn vhdx(path: &Path, size: u64, log: &[u8]) -> io::Result<()> {
     let mut put = |at: usize, value: &[u8]| header[at..at + value.len()].copy_from_slice(value);
     put(0, b"head");
     put(8, &1_u64.to_le_bytes());
+    put(32, &[7; 16]);
     if !log.is_empty() {
         put(48, &LOG_GUID);
     }
@@ -423,8 +832,9 @@ fn vhdx(path: &Path, size: u64, log: &[u8]) -> io::Result<()> {
         put(at + 24, &u32::try_from(length).unwrap_or(0).to_le_bytes());
         put(at + 28, &1_u32.to_le_bytes());
     }
+    let parent_bit = if below.is_some() { 2 << 32 } else { 0 };
     let items: [(u128, u64, u32, u32); 5] = [
-        (0xcaa1_6737_fa36_4d43_b3b6_33f0_aa44_e76b, MIB, 8, 4),
+        (0xcaa1_6737_fa36_4d43_b3b6_33f0_aa44_e76b, MIB | parent_bit, 8, 4),
         (0x2fa5_4224_cd1b_4876_b211_5dbe_d83b_f4b8, size, 8, 6),
         (0xbeca_12ab_b2e6_4523_93ef_c309_e000_c746, 1, 16, 6),
         (0x8141_bf1d_a96f_4709_ba47_f233_a8fa_ab5f, 512, 4, 6),
@@ -441,6 +851,15 @@ fn vhdx(path: &Path, size: u64, log: &[u8]) -> io::Result<()> {
         put(slot + 20, &length.to_le_bytes());
         put(slot + 24, &flags.to_le_bytes());
         put(at, &value.to_le_bytes());
+    }
+    if let Some(locator) = below.map(vhdx_locator) {
+        let (slot, at) = (32 + 5 * 32, (64 << 10) + 512);
+        put(10, &6_u16.to_le_bytes());
+        put(slot, &guid(0xa8d3_5f2d_b30b_454d_abf7_d3d8_4834_ab0c));
+        put(slot + 16, &u32::try_from(at).unwrap_or(0).to_le_bytes());
+        put(slot + 20, &u32::try_from(locator.len()).unwrap_or(0).to_le_bytes());
+        put(slot + 24, &4_u32.to_le_bytes());
+        put(at, &locator);
     }
     let file = File::create(path)?;
     file.set_len(BAT_AT + bat)?;

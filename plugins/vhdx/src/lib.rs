@@ -125,7 +125,7 @@ impl Vhdx {
             context.notices.warn(format!(
                 "the log was not written back; mapped as the file is with its updates ({count})"
             ))?;
-            storage = Arc::new(Replayed::new(Arc::clone(file), &pending, context)?);
+            storage = Arc::new(Replayed::new(Arc::clone(file), pending, context)?);
         }
 
         let regions = Regions::read(&storage, &header, context)?;

@@ -42,13 +42,14 @@ impl Replayed {
     ///
     /// # Errors
     /// [`ErrorKind::Limit`](instar_core::ErrorKind::Limit) if there are too many to hold.
-    pub(crate) fn new(file: Arc<dyn Storage>, pending: &Pending, context: &Context) -> Result<Self> {
+    pub(crate) fn new(file: Arc<dyn Storage>, pending: Pending, context: &Context) -> Result<Self> {
         // Each update cuts at most one patch in two.
         let most = (pending.updates.len() as u64).saturating_mul(2 * PATCH_BYTES);
         let counted = context.hold(UPDATES, most)?;
         let mut patches = Patches::default();
-        for update in &pending.updates {
-            match *update {
+        let Pending { updates, file_length } = pending;
+        for update in updates {
+            match update {
                 Update::Zero { offset, length } => {
                     patches.put(offset, offset.saturating_add(length), Content::Zeros);
                 }
@@ -58,7 +59,7 @@ impl Replayed {
                 }
             }
         }
-        let length = file.len().max(pending.file_length).max(patches.end);
+        let length = file.len().max(file_length).max(patches.end);
         let patches: Box<[_]> = patches.map.into_iter().collect();
         drop(counted);
         let held = context.hold(UPDATES, (patches.len() as u64).saturating_mul(PATCH_BYTES))?;
@@ -263,7 +264,7 @@ mod tests {
             let updates = random_updates(&mut random);
             let expected = written(&updates);
             let pending = Pending { updates, file_length: 0 };
-            let replayed = Replayed::new(Arc::new(file()), &pending, &context()).unwrap();
+            let replayed = Replayed::new(Arc::new(file()), pending, &context()).unwrap();
             assert_eq!(replayed.len(), expected.len() as u64, "{round}");
             for _ in 0..20 {
                 let at = random.below(expected.len());
@@ -285,7 +286,7 @@ mod tests {
     fn what_the_logs_of_a_chain_hold_is_bounded() {
         let mut context = Context::default();
         context.limits.held = 10 * PATCH_BYTES;
-        let replay = |count| Replayed::new(Arc::new(file()), &scattered(count), &context);
+        let replay = |count| Replayed::new(Arc::new(file()), scattered(count), &context);
         // While it is put together, there may be two patches for an update.
         let first = replay(5).unwrap();
         assert_eq!(first.patches.len(), 5);
@@ -310,7 +311,7 @@ mod tests {
         };
         let updates = vec![sector(1), Update::Zero { offset: 5 << 12, length: 1 << 12 }];
         let pending = Pending { updates, file_length: 20 << 12 };
-        let replayed = Replayed::new(Arc::new(file), &pending, &context()).unwrap();
+        let replayed = Replayed::new(Arc::new(file), pending, &context()).unwrap();
         let run = |at: u64| {
             let run = replayed.run_at(at << 12).unwrap();
             (run.kind, run.end)

@@ -107,6 +107,9 @@ fn composed(image: &Image<'_>, text: &[u8], at: u64) -> Result<VmdkSource> {
     let context = image.context;
     let Descriptor { parent, extents } = Descriptor::parse(text, at)?;
     let named = Named::of(&extents);
+    // For as long as the descriptor is there.
+    let bytes = named.bytes(&extents).saturating_add(text.len() as u64);
+    let _held = context.hold("what the descriptor says", bytes)?;
     let files = image.members(&named.references())?;
     let backing = backing(parent, &context.notices)?;
     VmdkSource::composed(&extents, &named, files, backing, context)

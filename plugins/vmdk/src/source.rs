@@ -106,7 +106,7 @@ impl VmdkSource {
         context: &Arc<Context>,
     ) -> Result<Self> {
         let limits = &context.limits;
-        let held = context.hold(EXTENTS, named.bytes(lines))?;
+        let held = context.hold(EXTENTS, named.source_bytes(lines))?;
         let mut extents = Vec::with_capacity(lines.len());
         let mut all_sparse: Vec<Sparse> = Vec::new();
         // By file.
@@ -178,8 +178,16 @@ impl<'a> Named<'a> {
         self.names.iter().map(reference).collect()
     }
 
+    /// Bytes of memory that the lines and names take: in lists, while they are looked up, and as
+    /// [`Reference`].
+    pub(crate) fn bytes(&self, lines: &[ExtentLine<'_>]) -> u64 {
+        let lines = lines.len().saturating_mul(size_of::<ExtentLine<'_>>() + size_of::<u32>());
+        let name = size_of::<&OsStr>() + size_of::<Reference>() + 32;
+        lines.saturating_add(self.names.len().saturating_mul(name)) as u64
+    }
+
     /// Bytes of memory of a source of these extents, its files not counted.
-    fn bytes(&self, lines: &[ExtentLine<'_>]) -> u64 {
+    fn source_bytes(&self, lines: &[ExtentLine<'_>]) -> u64 {
         let is_sparse = |line: &&ExtentLine<'_>| matches!(line.content, ExtentContent::Sparse { .. });
         let sparse = lines.iter().filter(is_sparse).count().min(self.names.len());
         let extents = lines.len().saturating_mul(size_of::<Extent>());

@@ -94,8 +94,8 @@ impl Layer {
     }
 
     /// Has the source's buffers counted, and given back if that is too much.
-    pub(crate) fn settle(&mut self, buffers: &mut Buffers) {
-        buffers.settle(self.source.as_mut(), &mut self.buffered);
+    pub(crate) fn settle(&mut self, buffers: &mut Buffers, context: &Context) {
+        buffers.settle(self.source.as_mut(), &mut self.buffered, context.memory.total());
     }
 
     /// Says which file the layer was opened from.
@@ -132,7 +132,7 @@ impl Layer {
     ) -> Result<(Status, u64)> {
         if at < self.extent_start || at >= self.batch.cursor() {
             self.load(at, end, context)?;
-            self.settle(buffers);
+            self.settle(buffers, context);
         }
         while at >= self.extent_end {
             if self.index >= self.batch.extents().len() {
@@ -358,7 +358,7 @@ impl Chain {
         let extents = Buffers::extents(layers.len());
         for layer in &mut layers {
             layer.buffered = 0;
-            layer.settle(&mut buffers);
+            layer.settle(&mut buffers, &context);
             layer.batch.bound(extents);
             // Within a layer, equal names are one file: extents in them may merge. Names are texts
             // here: those that lead to one file, as `a/b` and `a//b` do, are not equal.

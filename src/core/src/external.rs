@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use self::walk::{Directory, Lost, MAX_PATH, Steps, directory_flags, resolve, too_far};
+use self::walk::{Directory, Lost, MAX_LINKS, MAX_PATH, Steps, directory_flags, resolve, too_far};
 use crate::{Error, ErrorKind, FileName, FileStorage, ImageFile, Result, Storage};
 
 /// What to do about other files that an image names.
@@ -124,9 +124,6 @@ const NO_PLACES: [&str; 3] = ["/dev", "/proc", "/sys"];
 
 /// Regular files in memory, although below `/dev`.
 const SHARED_MEMORY: &str = "/dev/shm";
-
-/// Symbolic links that FILE may be: the kernel follows no more.
-const MAX_LINKS: usize = 40;
 
 /// Where an image is: the starting point of the names that it stores.
 ///
@@ -316,7 +313,8 @@ impl Opener {
         from: &Location,
         references: &[Reference],
     ) -> Result<Vec<ImageFile>> {
-        let mut by_name: HashMap<&OsStr, ImageFile> = HashMap::new();
+        let mut files: Vec<ImageFile> = Vec::with_capacity(references.len());
+        let mut by_name: HashMap<&OsStr, usize> = HashMap::new();
         let mut by_identity: HashMap<(u64, u64), Arc<dyn Storage>> = HashMap::new();
         let mut open = |Reference { role, name }: &Reference| {
             let mut storage: Arc<dyn Storage> = self.open(allowed, from, *role, name)?.storage;
@@ -325,17 +323,18 @@ impl Opener {
             }
             Ok(ImageFile { name: from.name.beside(name), storage: Some(storage) })
         };
-        references
-            .iter()
-            .map(|reference| match by_name.get(reference.name.as_os_str()) {
-                Some(file) => Ok(file.clone()),
+        for reference in references {
+            let known = by_name.get(reference.name.as_os_str()).and_then(|index| files.get(*index));
+            let file = match known {
+                Some(file) => file.clone(),
                 None => {
-                    let file = open(reference)?;
-                    by_name.insert(&reference.name, file.clone());
-                    Ok(file)
+                    by_name.insert(&reference.name, files.len());
+                    open(reference)?
                 }
-            })
-            .collect()
+            };
+            files.push(file);
+        }
+        Ok(files)
     }
 
     /// Opens, one after the other, what may be the layer below the image at `from`, best name
@@ -687,6 +686,79 @@ mod tests {
             assert!(outcome(&wider, &image, name).is_ok(), "{name}");
         }
         assert!(outcome(&wider, &image, "/etc/passwd").is_err());
+    }
+
+    #[test]
+    fn a_file_is_opened_once_however_often_it_is_named() {
+        let top = tempfile::tempdir().unwrap();
+        let at = |name: &str| top.path().join(name);
+        std::fs::write(at("file"), b"x").unwrap();
+        std::fs::write(at("other"), b"y").unwrap();
+        std::fs::hard_link(at("file"), at("hard")).unwrap();
+        std::os::unix::fs::symlink("file", at("soft")).unwrap();
+        let image = Location::new(&at("image"));
+        let names = ["file", "other", "file", "hard", "./file", "soft", "other"];
+        let files = follow(&[]).members(&image, &extents(&names)).unwrap();
+        let shown: Vec<_> = files.iter().map(|file| file.name.to_path()).collect();
+        assert_eq!(shown, names.map(at));
+        let storages: Vec<_> = files.iter().map(|file| file.storage.as_ref().unwrap()).collect();
+        let same = |one: usize| -> Vec<bool> {
+            storages.iter().map(|other| Arc::ptr_eq(storages[one], other)).collect()
+        };
+        assert_eq!(same(0), [true, false, true, true, true, true, false]);
+        assert_eq!(same(1), [false, true, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn the_steps_of_all_names_are_bounded_and_equal_names_take_them_once() {
+        let top = tempfile::tempdir().unwrap();
+        let at = |name: &str| top.path().join(name);
+        std::fs::write(at("file"), b"x").unwrap();
+        // 2001 steps, and one for itself and one to open the file.
+        std::os::unix::fs::symlink("./".repeat(2000) + "file", at("link")).unwrap();
+        let image = Location::new(&at("image"));
+        let equal = vec!["link"; 5000];
+        assert_eq!(follow(&[]).members(&image, &extents(&equal)).unwrap().len(), 5000);
+        // A million for names that differ.
+        let names: Vec<String> = (0..500).map(|number| "/".repeat(number) + "link").collect();
+        let names: Vec<String> = names.iter().map(|name| format!(".//{name}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let opener = follow(&[]);
+        assert_eq!(opener.members(&image, &extents(&names[..250])).unwrap().len(), 250);
+        // They are counted for the chain.
+        let error = opener.members(&image, &extents(&names[250..])).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Limit);
+        assert_eq!(
+            error.to_string(),
+            "the names of other files lead through too many directories and symbolic links: more \
+             than 524288 in all"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_longer_than_any_path_is_shown_in_part() {
+        let name = "\u{1b}".repeat(1 << 20);
+        let image = Location::new(Path::new("image"));
+        let error = Opener::default().members(&image, &extents(&[&name])).err().unwrap().to_string();
+        assert!(error.contains("\\u{1b}\"... (1048576 bytes)), which is not opened"), "{}", error.len());
+        assert!(error.len() < 7 * MAX_PATH, "{}", error.len());
+        assert_eq!(Shown(OsStr::new(&name[..MAX_PATH])).to_string().len(), 6 * MAX_PATH + 2);
+    }
+
+    #[test]
+    fn a_name_that_makes_too_long_a_path_is_refused() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::write(top.path().join("file"), b"x").unwrap();
+        let image = top.path().join("image");
+        let room = MAX_PATH - top.path().as_os_str().len() - 1;
+        let name = |length: usize| "/".repeat(length - 4) + "file";
+        let opener = follow(&[]);
+        let padded = |length: usize| format!(".{}", name(length - 1));
+        assert!(outcome(&opener, &image, &padded(room)).is_ok());
+        let files = opener.members(&Location::new(&image), &extents(&[&padded(room + 1)]));
+        let error = files.err().unwrap();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("File name too long"), "{cause}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a format is: the two traits that a plugin implements.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::{
@@ -82,25 +83,31 @@ pub struct ImageFile {
 /// What is counted for the files of a layer.
 const FILES: &str = "the list of the files that the image names";
 
-/// Bytes of memory that a file takes besides its name: in the lists of the source and of the chain,
-/// and where it is open.
-const FILE_BYTES: u64 = 2 * size_of::<ImageFile>() as u64 + 192;
+/// Bytes of memory that the name of a file takes besides its text: in the lists of the source and of
+/// the chain, and while names are looked up.
+const NAME_BYTES: u64 = 2 * size_of::<ImageFile>() as u64 + 96;
+
+/// Bytes of memory that an open file takes.
+const FILE_BYTES: u64 = 128;
 
 fn reference_bytes(reference: &Reference) -> u64 {
-    FILE_BYTES.saturating_add(reference.name.len() as u64)
+    NAME_BYTES.saturating_add(reference.name.len() as u64)
 }
 
 /// Counts what the core knows a layer to hold: the files of `source` and the names of what is
 /// below.
 pub(crate) fn hold_names(context: &Context, source: &dyn ExtentSource) -> Result<Held> {
-    let files = source.files().iter();
-    let files: u64 = files.map(|file| FILE_BYTES.saturating_add(file.name.own_bytes())).sum();
+    let files = source.files();
+    let names = files.iter().map(|file| NAME_BYTES.saturating_add(file.name.own_bytes()));
+    let storages = files.iter().filter_map(|file| file.storage.as_ref());
+    let open: HashSet<*const ()> = storages.map(|file| Arc::as_ptr(file).cast()).collect();
+    let open = (open.len() as u64).saturating_mul(FILE_BYTES);
     let backing = source.backing().map_or(0, |backing| {
         let names = backing.names.iter().map(|name| name.len() as u64);
         let format = backing.format.as_ref().map_or(0, String::len) as u64;
         names.sum::<u64>().saturating_add(format)
     });
-    context.hold(FILES, files.saturating_add(backing))
+    context.hold(FILES, names.sum::<u64>().saturating_add(open).saturating_add(backing))
 }
 
 /// An image format: knows whether a file is in it, and opens such a file.

@@ -20,6 +20,11 @@ pub struct Held {
 }
 
 impl Memory {
+    /// Bytes that are held now.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Counts `bytes` more, for what is called `what`, if all together are no more than `allowed`.
     pub(crate) fn hold(&self, what: &'static str, bytes: u64, allowed: u64) -> Result<Held> {
         let before = self.total.fetch_add(bytes, Ordering::Relaxed);
@@ -74,7 +79,7 @@ mod tests {
         let third = hold(60).unwrap();
         assert!(hold(1).is_err());
         drop((second, third));
-        assert_eq!(memory.total.load(Ordering::Relaxed), 0);
+        assert_eq!(memory.total(), 0);
         assert!(hold(u64::MAX).is_err());
         assert!(hold(100).is_ok());
     }

@@ -34,7 +34,7 @@ pub fn open_chain(
     let top = Found { storage, location: Location::new(path) };
     let mut next = Some(opening.open(top, format, &[])?);
     while let Some(Opened { mut layer, location }) = next.take() {
-        layer.settle(&mut buffers);
+        layer.settle(&mut buffers, context);
         if let Some(backing) = layer.source().backing() {
             next = opening.below(backing, &location, layer.format())?;
         }

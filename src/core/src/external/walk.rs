@@ -20,10 +20,10 @@ use crate::{Error, ErrorKind};
 
 /// Components of paths that are looked up for the names of one chain (instar's own limit; about
 /// a second).
-const MAX_STEPS: u64 = 1 << 20;
+const MAX_STEPS: u64 = 1 << 19;
 
 /// Symbolic links that one name may go through: the kernel's own bound (`MAXSYMLINKS`).
-const MAX_LINKS: u32 = 40;
+pub(super) const MAX_LINKS: u32 = 40;
 
 /// Bytes of a path: the kernel's bound (`PATH_MAX`), which counts the zero at the end.
 pub(super) const MAX_PATH: usize = 4095;
