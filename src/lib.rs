@@ -68,8 +68,8 @@ pub use formats::registry;
 pub use image::{Extents, Image, LayerSummary, Options};
 pub use instar_core as core;
 pub use instar_core::{
-    Error, ErrorKind, ExternalPolicy, FileName, Flags, ImageFile, Limits, Notice, QemuVersion, Result, Row,
-    Window,
+    Error, ErrorKind, ExternalPolicy, FileName, Flags, ImageFile, Limits, Notice, QemuVersion,
+    Result, Row, Window,
 };
 
 /// A size as the options take it, in bytes.

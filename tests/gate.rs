@@ -480,7 +480,7 @@ fn an_image_that_is_a_descriptor_has_no_directory() {
         "/dev/stdin",
         "/dev/fd/0",
         "/dev/fd/3",
-        "/dev/./fd/../stdin",
+        "/dev/./fd/../fd/0",
         "/proc/self/fd/0",
         "/proc/self/fd/3",
         "/proc/thread-self/fd/0",

@@ -348,11 +348,14 @@ pub(crate) const BOMBS: &[Bomb] = &[
         format: "vmdk",
         about: "a descriptor of 2000 names of a file, each over 38 symbolic links",
         args: FOLLOW,
-        end: End::Error("more than 524288 in all"),
+        end: End::Error("more than 262144 in all"),
         make: |path| {
             links(path, 38)?;
             let lines = (0..2000).map(|number| {
-                format!("RW 1 FLAT \"{}link0\" 0\n", "./".repeat(number % 200) + &"d/../".repeat(number / 200))
+                format!(
+                    "RW 1 FLAT \"{}link0\" 0\n",
+                    "./".repeat(number % 200) + &"d/../".repeat(number / 200)
+                )
             });
             fs::write(path, [descriptor("", 0), lines.collect()].concat())
         },
@@ -640,8 +643,7 @@ fn vmdk_layer(path: &Path, below: Option<&str>) -> io::Result<()> {
 
 /// Extents of one sector, each in a file of its own.
 fn named_extents(count: u32) -> String {
-    let lines: String =
-        (0..count).map(|number| format!("RW 1 FLAT \"{number:x}\" 0\n")).collect();
+    let lines: String = (0..count).map(|number| format!("RW 1 FLAT \"{number:x}\" 0\n")).collect();
     descriptor("", 0) + &lines
 }
 
@@ -649,10 +651,8 @@ fn descriptor_over(below: Option<&str>, line: &str, count: usize) -> String {
     let text = descriptor(line, count);
     match below {
         None => text,
-        Some(name) => text.replace(
-            "parentCID=ffffffff",
-            &format!("parentCID=1\nparentFileNameHint=\"{name}\""),
-        ),
+        Some(name) => text
+            .replace("parentCID=ffffffff", &format!("parentCID=1\nparentFileNameHint=\"{name}\"")),
     }
 }
 

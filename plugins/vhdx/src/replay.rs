@@ -107,7 +107,6 @@ struct Patches {
 }
 
 impl Patches {
-
     /// Replaces the bytes from `start` up to `end`, whatever replaced them before.
     ///
     /// Both are multiples of a log sector, so a patch that is cut in two is one of zeros, of
@@ -199,8 +198,8 @@ impl Storage for Replayed {
 
 #[cfg(test)]
 mod tests {
-    use instar_core::{ErrorKind, MemoryStorage};
     use instar_core::testkit::{Random, context};
+    use instar_core::{ErrorKind, MemoryStorage};
     use pretty_assertions::assert_eq;
 
     use super::*;

@@ -43,7 +43,13 @@ fn open_embedded(image: &Image<'_>, header: &SparseHeader) -> Result<VmdkSource>
         let Descriptor { parent, extents } = Descriptor::parse(&text, at)?;
         if extents.is_empty() {
             let backing = backing(parent, &context.notices)?;
-            return VmdkSource::composed(&[], &Named::of(&[]), vec![image.file()], backing, context);
+            return VmdkSource::composed(
+                &[],
+                &Named::of(&[]),
+                vec![image.file()],
+                backing,
+                context,
+            );
         }
         if header.directory_sector.is_some() {
             let at = header.at.saturating_add(SparseHeader::CAPACITY);

@@ -71,6 +71,12 @@ pub(crate) struct VmdkSource {
 }
 
 impl VmdkSource {
+    /// How many files with grain tables are open.
+    #[cfg(test)]
+    pub(crate) fn opened_tables(&self) -> usize {
+        self.sparse.len()
+    }
+
     /// The grain tables of the extent that was asked last, if it has some.
     fn last_sparse(&self) -> Option<usize> {
         match self.extents.get(self.last)?.content {
@@ -124,8 +130,8 @@ impl VmdkSource {
                     let index = match known.get(file) {
                         Some(index) => *index,
                         None => {
-                            let sparse =
-                                Sparse::open(storage, limits)?.ok_or(Error::ExtentMagic { kind })?;
+                            let sparse = Sparse::open(storage, limits)?
+                                .ok_or(Error::ExtentMagic { kind })?;
                             all_sparse.push(sparse);
                             *known.entry(*file).or_insert(all_sparse.len().saturating_sub(1))
                         }
@@ -188,7 +194,8 @@ impl<'a> Named<'a> {
 
     /// Bytes of memory of a source of these extents, its files not counted.
     fn source_bytes(&self, lines: &[ExtentLine<'_>]) -> u64 {
-        let is_sparse = |line: &&ExtentLine<'_>| matches!(line.content, ExtentContent::Sparse { .. });
+        let is_sparse =
+            |line: &&ExtentLine<'_>| matches!(line.content, ExtentContent::Sparse { .. });
         let sparse = lines.iter().filter(is_sparse).count().min(self.names.len());
         let extents = lines.len().saturating_mul(size_of::<Extent>());
         extents.saturating_add(sparse.saturating_mul(size_of::<Sparse>())) as u64

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::{
-    Backing, Batch, Confidence, FileName, Held, Limits, Location, Memory, Notices, Opener, Probe, QemuVersion, Reference,
-    Result, Storage,
+    Backing, Batch, Confidence, FileName, Held, Limits, Location, Memory, Notices, Opener, Probe,
+    QemuVersion, Reference, Result, Storage,
 };
 
 /// What holds for every file of one map.
@@ -207,4 +207,35 @@ pub fn open_layer(format: &dyn ImageFormat, image: Image<'_>) -> Result<Box<dyn 
             Ok(source)
         })
         .map_err(|error| error.in_format(format.name()).in_file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStorage;
+    use crate::testkit::ListSource;
+    use pretty_assertions::assert_eq;
+
+    #[test]
+    fn the_files_of_a_layer_are_counted_for_as_long_as_it_is_there() {
+        let mut context = Context::default();
+        context.limits.held = 1000;
+        let open: Arc<dyn Storage> = Arc::new(MemoryStorage::new(1));
+        for (name, storage, bytes) in [
+            ("name", None, NAME_BYTES + 4),
+            // The directory is shared.
+            ("dir/name", None, NAME_BYTES + 4),
+            ("name", Some(open), NAME_BYTES + 4 + FILE_BYTES),
+        ] {
+            let source = ListSource::new(Vec::new(), name, storage);
+            let held = hold_names(&context, &source).unwrap();
+            assert_eq!(context.memory.total(), bytes);
+            drop(held);
+            assert_eq!(context.memory.total(), 0);
+        }
+        let long = ListSource::new(Vec::new(), &"x".repeat(1000), None);
+        let error = hold_names(&context, &long).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Limit);
+        assert!(error.to_string().starts_with("the list of the files that the image names would"));
+    }
 }

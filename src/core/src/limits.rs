@@ -23,7 +23,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { depth: 200, table_window: 4 << 20, description: 1 << 20, log: 64 << 20, held: 16 << 20 }
+        Self {
+            depth: 200,
+            table_window: 4 << 20,
+            description: 1 << 20,
+            log: 64 << 20,
+            held: 16 << 20,
+        }
     }
 }
 
