@@ -62,7 +62,7 @@ pub fn run(arguments: &[String]) -> Result<String, Box<dyn std::error::Error>> {
     }
     let mut text = String::new();
     for (sum, file) in sums.iter().zip(&files) {
-        writeln!(text, "{sum} {}", file.name.display())?;
+        writeln!(text, "{sum} {}", file.name)?;
     }
     if elsewhere > 0 {
         writeln!(text, "{elsewhere} compressed or encrypted")?;

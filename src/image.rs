@@ -118,7 +118,8 @@ impl Options {
         }
         let sink = self.sink.unwrap_or_else(|| Box::new(|_| {}));
         let notices = Notices::new(self.strict, sink);
-        Ok(Context { limits: self.limits, qemu: self.qemu, opener, notices })
+        let (limits, qemu) = (self.limits, self.qemu);
+        Ok(Context { limits, qemu, opener, notices, ..Context::default() })
     }
 }
 
@@ -141,7 +142,6 @@ impl std::fmt::Debug for Options {
 /// The process is not confined in any way: that is the program's own decision.
 pub struct Image {
     chain: Chain,
-    files: Vec<ImageFile>,
     window: Window,
 }
 
@@ -217,10 +217,7 @@ impl Image {
         let context = Arc::new(options.into_context()?);
         let chain = open_chain(registry, format, storage, path, &context)
             .map_err(|error| error.in_file(path))?;
-        let files = chain.files().iter().zip(chain.storages());
-        let files =
-            files.map(|(name, storage)| ImageFile { name: name.clone(), storage: storage.clone() });
-        Ok(Self { files: files.collect(), chain, window })
+        Ok(Self { chain, window })
     }
 
     /// Length of the disk, in bytes.
@@ -242,7 +239,7 @@ impl Image {
     /// The files in which data lies, with their bytes: `file` of an extent counts them. A file that
     /// was ignored has no bytes.
     pub fn files(&self) -> &[ImageFile] {
-        &self.files
+        self.chain.files()
     }
 
     /// The map of the window of the options, from its start to its end.

@@ -21,7 +21,7 @@
 //!     let extent = extent?;
 //!     if let Some(offset) = extent.offset() {
 //!         let file = &files[extent.file as usize];
-//!         println!("{:#x} is at {offset:#x} of {}", extent.start, file.name.display());
+//!         println!("{:#x} is at {offset:#x} of {}", extent.start, file.name);
 //!     }
 //! }
 //! # }
@@ -69,8 +69,8 @@ pub use formats::registry;
 pub use image::{Extents, Image, LayerSummary, Options};
 pub use instar_core as core;
 pub use instar_core::{
-    Advice, Error, ErrorKind, ExternalPolicy, Flags, ImageFile, Limits, Notice, QemuVersion,
-    Result, Row, Severity, Window,
+    Advice, Error, ErrorKind, ExternalPolicy, FileName, Flags, ImageFile, Limits, Notice,
+    QemuVersion, Result, Row, Severity, Window,
 };
 
 /// A size as the options take it, in bytes.

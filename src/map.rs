@@ -141,7 +141,10 @@ fn print(
     let mut renderer: Box<dyn Renderer> = match options.output {
         Output::Human => Box::new(Human::new(stdout, chain.files(), escape_names)),
         Output::Json => Box::new(Json::new(stdout, shape)),
-        Output::Jsonl => Box::new(JsonLines::new(stdout, &chain, escape_names)),
+        Output::Jsonl => match JsonLines::new(stdout, &chain, escape_names) {
+            Ok(renderer) => Box::new(renderer),
+            Err(error) => return output::finish(Err(error)),
+        },
     };
     let window = Window { start: options.start_offset, length: options.max_length };
     let mut rows = RowReader::new(chain, window, shape);

@@ -53,16 +53,18 @@ fn every_bomb_is_a_map_or_an_error_in_little_memory() {
     for bomb in BOMBS {
         let Some(folder) = made(bomb) else { continue };
         tried += 1;
+        let path = bomb.path();
+        let args = [bomb.args, &[path.as_str()]].concat();
         match bomb.end {
             // More than a test has time for: see below.
             End::Rows(rows) if rows > 1_000_000 => continue,
             End::Rows(rows) => {
-                let run = map(folder.path(), &[bomb.args, &[bomb.name]].concat());
+                let run = map(folder.path(), &args);
                 let lines = run.stdout.iter().filter(|byte| **byte == b'\n').count() as u64;
                 assert_eq!((run.status, lines), (0, rows), "{}: {}", bomb.name, run.stderr);
             }
             End::Error(text) => {
-                let run = map(folder.path(), &[bomb.args, &[bomb.name]].concat());
+                let run = map(folder.path(), &args);
                 run.assert_fails_with(&[text]);
             }
         }

@@ -92,7 +92,7 @@ fn the_library_says_what_the_command_says() {
             assert_eq!(told["virtual-size"], layer.virtual_size, "{}", entry.id);
             assert_eq!(told["image"], layer.path.to_str().unwrap(), "{}", entry.id);
         }
-        let names: Vec<_> = image.files().iter().map(|f| f.name.to_str().unwrap()).collect();
+        let names: Vec<_> = image.files().iter().map(|f| f.name.to_string()).collect();
         assert_eq!(about["files"], serde_json::json!(names), "{}", entry.id);
         let mut extents = image.extents();
         for line in lines {

@@ -14,14 +14,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: bombs FOLDER")?);
     let mut list = Vec::new();
     for bomb in BOMBS {
+        // Some bring files whose names are those of others.
+        let folder = folder.join(bomb.name);
+        std::fs::create_dir(&folder)?;
         bomb.make(&folder).map_err(|error| format!("{}: {error}", bomb.name))?;
         let end = match bomb.end {
             End::Rows(rows) => format!("{rows} ranges"),
             End::Error(_) => "an error".into(),
         };
-        let length = folder.join(bomb.name).metadata()?.len();
+        let length = folder.join(bomb.path()).metadata()?.len();
         list.push(json!({
             "name": bomb.name,
+            "path": bomb.path(),
             "format": bomb.format,
             "about": bomb.about,
             "args": bomb.args,

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use instar_core::{Row, escaped};
+use instar_core::{ImageFile, Row, escaped};
 
 use super::{BUFFER, RenderError, Renderer};
 
@@ -17,22 +17,39 @@ const WIDTH: usize = 16;
 pub(crate) struct Human<W> {
     out: W,
     buffer: Vec<u8>,
-    /// By [`Row::file`], with the line end.
-    names: Vec<Vec<u8>>,
+    /// By [`Row::file`].
+    files: Arc<[ImageFile]>,
+    escape: bool,
+    /// The name of the file of the last row, with the line end: most rows are in the same one.
+    name: Vec<u8>,
+    named: Option<u32>,
 }
 
 impl<W: Write> Human<W> {
     /// Writes a table to `out`; `files` are the names for the File column, escaped for a terminal.
-    pub(crate) fn new(out: W, files: &[PathBuf], escape: bool) -> Self {
-        let name = |path: &PathBuf| {
-            let bytes = path.as_os_str().as_bytes();
-            let mut name = if escape { escaped(bytes).into_bytes() } else { bytes.to_vec() };
-            name.push(b'\n');
-            name
-        };
+    pub(crate) fn new(out: W, files: &Arc<[ImageFile]>, escape: bool) -> Self {
         let mut buffer = Vec::with_capacity(BUFFER + 4096);
         buffer.extend_from_slice(HEADER);
-        Self { out, buffer, names: files.iter().map(name).collect() }
+        let files = Arc::clone(files);
+        Self { out, buffer, files, escape, name: Vec::new(), named: None }
+    }
+
+    /// Makes the name of a file the one that is at hand.
+    #[inline(never)]
+    fn look_up(&mut self, file: u32) {
+        self.name.clear();
+        let found = usize::try_from(file).ok().and_then(|file| self.files.get(file));
+        match found.map(|file| &file.name) {
+            Some(name) if self.escape => {
+                self.name = escaped(name.to_path().as_os_str().as_bytes()).into_bytes();
+            }
+            Some(name) => {
+                name.parts().iter().for_each(|part| self.name.extend_from_slice(part.as_bytes()));
+            }
+            None => {}
+        }
+        self.name.push(b'\n');
+        self.named = Some(file);
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -76,8 +93,10 @@ impl<W: Write> Renderer for Human<W> {
             push_hex(&mut self.buffer, row.start);
             push_hex(&mut self.buffer, row.length);
             push_hex(&mut self.buffer, offset);
-            let name = usize::try_from(row.file).ok().and_then(|file| self.names.get(file));
-            self.buffer.extend_from_slice(name.map_or(b"\n", |name| name));
+            if self.named != Some(row.file) {
+                self.look_up(row.file);
+            }
+            self.buffer.extend_from_slice(&self.name);
         }
         Ok(())
     }
@@ -104,7 +123,8 @@ mod tests {
 
     fn render(rows: &[Row], name: &str, escape: bool) -> (String, bool) {
         let mut out = Vec::new();
-        let mut human = Box::new(Human::new(&mut out, &[name.into()], escape));
+        let files = [name, "dir/other"].map(|name| ImageFile { name: name.into(), storage: None });
+        let mut human = Box::new(Human::new(&mut out, &files.into(), escape));
         let good = human.rows(rows).is_ok();
         human.finish().unwrap();
         (String::from_utf8(out).unwrap(), good)
@@ -129,6 +149,14 @@ mod tests {
         let (text, good) = render(&rows, "x", false);
         assert!(!good);
         assert!(text.ends_with("0               0x1             0x1             x\n"));
+    }
+
+    #[test]
+    fn each_row_has_the_name_of_its_file() {
+        let in_file = |file| Row { file, ..row(0, 1, Status::Data(Place::at(0))) };
+        let (text, _) = render(&[0, 1, 1, 0, 2, 0].map(in_file), "a/b", false);
+        let names: Vec<_> = text.lines().skip(1).map(|line| &line[48..]).collect();
+        assert_eq!(names, ["a/b", "dir/other", "dir/other", "a/b", "", "a/b"]);
     }
 
     #[test]

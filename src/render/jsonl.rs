@@ -3,8 +3,7 @@
 
 use std::io::{self, Write};
 
-use instar_core::{Chain, Row, Shape};
-use serde_json::json;
+use instar_core::{Chain, Layer, Row, Shape};
 
 use super::object::{MAX_OBJECT, OPENING, Objects};
 use super::{BUFFER, RenderError, Renderer, visible_json};
@@ -13,18 +12,62 @@ use super::{BUFFER, RenderError, Renderer, visible_json};
 pub(crate) struct JsonLines<W> {
     out: W,
     buffer: Vec<u8>,
+    escape: bool,
     objects: Objects,
 }
 
 impl<W: Write> JsonLines<W> {
     /// Writes a description of `chain` and then rows to `out`; names are escaped for a terminal.
-    pub(crate) fn new(out: W, chain: &Chain, escape: bool) -> Self {
-        let mut buffer = Vec::with_capacity(BUFFER + MAX_OBJECT);
-        let description = description(chain).to_string();
-        let description = if escape { visible_json(&description) } else { description };
-        buffer.extend_from_slice(description.as_bytes());
-        buffer.push(b'\n');
-        Self { out, buffer, objects: Objects::new(Shape::WithCompressed) }
+    pub(crate) fn new(out: W, chain: &Chain, escape: bool) -> io::Result<Self> {
+        let buffer = Vec::with_capacity(BUFFER + MAX_OBJECT);
+        let mut lines = Self { out, buffer, escape, objects: Objects::new(Shape::WithCompressed) };
+        lines.describe(chain)?;
+        Ok(lines)
+    }
+
+    /// Writes the first line, name by name: there may be tens of thousands of files whose names are
+    /// 4 KiB long. Bytes of names that are not UTF-8 are replaced.
+    fn describe(&mut self, chain: &Chain) -> io::Result<()> {
+        self.put("{\"files\":[")?;
+        for (index, file) in chain.files().iter().enumerate() {
+            self.put(if index > 0 { "," } else { "" })?;
+            self.put_text(&file.name.to_string())?;
+        }
+        self.put("],")?;
+        if let Some(top) = chain.layers().first() {
+            self.put_layer(top)?;
+        }
+        self.put(",\"layers\":[")?;
+        for (depth, layer) in chain.layers().iter().enumerate() {
+            self.put(if depth > 0 { "," } else { "" })?;
+            self.put(&format!("{{\"depth\":{depth},"))?;
+            self.put_layer(layer)?;
+            self.put(&format!(",\"virtual-size\":{}}}", layer.source().virtual_size()))?;
+        }
+        self.put(&format!("],\"virtual-size\":{}}}\n", chain.virtual_size()))
+    }
+
+    fn put_layer(&mut self, layer: &Layer) -> io::Result<()> {
+        self.put("\"format\":")?;
+        self.put_text(layer.format())?;
+        self.put(",\"image\":")?;
+        self.put_text(&layer.path().to_string_lossy())
+    }
+
+    /// Appends a string in JSON.
+    fn put_text(&mut self, text: &str) -> io::Result<()> {
+        match self.escape {
+            true => self.put(&visible_json(&serde_json::to_string(text)?)),
+            false => {
+                serde_json::to_writer(&mut self.buffer, text)?;
+                self.put("")
+            }
+        }
+    }
+
+    fn put(&mut self, text: &str) -> io::Result<()> {
+        self.buffer.extend_from_slice(text.as_bytes());
+        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -32,28 +75,6 @@ impl<W: Write> JsonLines<W> {
         self.buffer.clear();
         Ok(())
     }
-}
-
-/// The first line. Names that are no UTF-8 have their wrong bytes replaced.
-fn description(chain: &Chain) -> serde_json::Value {
-    let layer = |(depth, layer): (usize, &instar_core::Layer)| {
-        json!({
-            "depth": depth,
-            "image": layer.path().to_string_lossy(),
-            "format": layer.format(),
-            "virtual-size": layer.source().virtual_size(),
-        })
-    };
-    let layers: Vec<_> = chain.layers().iter().enumerate().map(layer).collect();
-    let files: Vec<_> = chain.files().iter().map(|file| file.to_string_lossy()).collect();
-    let top = chain.layers().first();
-    json!({
-        "image": top.map(|layer| layer.path().to_string_lossy()),
-        "format": top.map(instar_core::Layer::format),
-        "virtual-size": chain.virtual_size(),
-        "layers": layers,
-        "files": files,
-    })
 }
 
 impl<W: Write> Renderer for JsonLines<W> {

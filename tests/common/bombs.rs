@@ -1,18 +1,22 @@
 //! Images that ask for more time or memory than they have any right to. Each is a few blocks on
-//! disk; lengths are mostly holes.
+//! disk; lengths are mostly holes. Some bring other files with them.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
+#[path = "bombs/images.rs"]
+mod images;
+
+use images::*;
 
 /// One image, or one folder of images.
 pub(crate) struct Bomb {
     /// Also the name of its file.
     pub(crate) name: &'static str,
+    /// Folders with long names that it is in.
+    pub(crate) depth: usize,
     /// The format that must be compiled in for it.
     pub(crate) format: &'static str,
     /// What it is, for the table in docs/security.md.
@@ -36,17 +40,26 @@ pub(crate) enum End {
 impl Bomb {
     /// Puts it into `folder`. Not every file system can hold files of every length.
     pub(crate) fn make(&self, folder: &Path) -> io::Result<()> {
-        (self.make)(&folder.join(self.name))
+        let path = folder.join(self.path());
+        fs::create_dir_all(path.parent().unwrap_or(folder))?;
+        (self.make)(&path)
+    }
+
+    /// Its path in the folder.
+    pub(crate) fn path(&self) -> String {
+        format!("{}/", "d".repeat(250)).repeat(self.depth) + self.name
     }
 }
 
 const JSON: &[&str] = &["--output=json"];
 const FOLLOW: &[&str] = &["--output=json", "--external=follow"];
+const IGNORE: &[&str] = &["--output=json", "--external=ignore"];
 
 /// All of them.
 pub(crate) const BOMBS: &[Bomb] = &[
     Bomb {
         name: "shared-l2.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "327,680 bytes in which 8192 L1 entries name one L2 table: 67 million ranges",
         args: JSON,
@@ -57,6 +70,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "self-backed.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "an image that is its own backing file",
         args: FOLLOW,
@@ -65,6 +79,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "truncated.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "cut off before its tables",
         args: JSON,
@@ -73,6 +88,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "largest.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "the largest disk, 2 EiB, and empty: an L1 table of 32 MiB in a hole",
         args: JSON,
@@ -81,6 +97,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "one-l2.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "2 EiB whose 4 million L1 entries name one L2 table without clusters",
         args: JSON,
@@ -94,6 +111,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "l2-in-holes.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "2 EiB whose 4 million L1 entries name 4 million L2 tables in a hole of 8 TiB",
         args: JSON,
@@ -105,6 +123,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "unlike.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "10 MiB, most of it holes, in which 8192 L1 entries name one L2 table of 2 MiB, every other entry of which is absent in another way",
         args: JSON,
@@ -113,6 +132,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "unlike-zeros.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "the same where every other entry is zero in another way",
         args: JSON,
@@ -121,6 +141,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "unlike-64k.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "100,000 L1 entries that name such a table of 64 KiB",
         args: JSON,
@@ -135,6 +156,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "unlike-extended.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "4096 L1 entries that name such a table of 2 MiB of extended entries",
         args: JSON,
@@ -146,6 +168,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "hidden.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "4096 L1 entries that name a table in which every other cluster has a place but no subcluster, over an empty image",
         args: FOLLOW,
@@ -166,6 +189,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "halves.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "8192 L1 entries that name a table of which half is absent and half zero, both in two ways",
         args: JSON,
@@ -174,6 +198,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "rotation.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "1,048,576 L1 entries that name 32 such tables in turn, 64 MiB, absent in two ways",
         args: JSON,
@@ -189,22 +214,25 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "unlike.qcow",
+        depth: 0,
         format: "qcow",
         about: "100,000 L1 entries that name one L2 table of 64 KiB of compressed clusters",
         args: JSON,
         end: End::Rows(1),
-        make: |path| qcow(path, 100_000, |_| 0),
+        make: |path| qcow_tables(path, 100_000, |_| 0),
     },
     Bomb {
         name: "overlapping.qcow",
+        depth: 0,
         format: "qcow",
         about: "1,048,576 L1 entries that name as many tables, each 8 bytes after the last, in 8 MiB",
         args: JSON,
         end: End::Rows(1),
-        make: |path| qcow(path, 1 << 20, |index| index % (1 << 19) * 8),
+        make: |path| qcow_tables(path, 1 << 20, |index| index % (1 << 19) * 8),
     },
     Bomb {
         name: "zeros.qed",
+        depth: 0,
         format: "qed",
         about: "8192 L1 entries that name one L2 table of 2 MiB of zero clusters",
         args: JSON,
@@ -218,6 +246,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "zeros.vmdk",
+        depth: 0,
         format: "vmdk",
         about: "4,194,304 directory entries that name one grain table of zero grains",
         args: JSON,
@@ -233,6 +262,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "again.vmdk",
+        depth: 0,
         format: "vmdk",
         about: "a descriptor that names one sparse extent 400 times, with a directory of 4 MiB that names one grain table",
         args: FOLLOW,
@@ -250,6 +280,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "deep-200.qcow2",
+        depth: 0,
         format: "qcow2",
         about: "a chain of 201 images, in each of which a table of 2 MiB is read",
         args: FOLLOW,
@@ -258,6 +289,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "shared-l2.qed",
+        depth: 0,
         format: "qed",
         about: "8 EiB whose 1024 L1 entries name one L2 table, of 1 GiB and in a hole",
         args: JSON,
@@ -266,6 +298,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "largest.raw",
+        depth: 0,
         format: "raw",
         about: "the longest sparse file that the host can make, 2^62 bytes at most",
         args: &["--output=json", "-f", "raw"],
@@ -274,6 +307,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "largest.vmdk",
+        depth: 0,
         format: "vmdk",
         about: "2^62 bytes in grains of 1 GiB: a grain directory of 32 MiB in a hole",
         args: JSON,
@@ -286,22 +320,25 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "extents.vmdk",
+        depth: 0,
         format: "vmdk",
         about: "a descriptor of a million extents, 11 MB",
-        args: &["--output=json", "--external=ignore"],
+        args: IGNORE,
         end: End::Error("the descriptor is longer than 1048576 bytes"),
         make: |path| fs::write(path, descriptor("RW 1 ZERO\n", 1_000_000)),
     },
     Bomb {
         name: "flat-extents.vmdk",
+        depth: 0,
         format: "vmdk",
         about: "a descriptor of as many extents as are allowed, in one file",
-        args: &["--output=json", "--external=ignore"],
+        args: IGNORE,
         end: End::Rows(65_530),
         make: |path| fs::write(path, descriptor("RW 1 FLAT \"f\" 0\n", 65_530)),
     },
     Bomb {
         name: "largest.vhd",
+        depth: 0,
         format: "vhd",
         about: "2040 GiB in blocks of 4 KiB: a block allocation table of 2 GiB",
         args: &["--output=json", "-l", "1G"],
@@ -310,6 +347,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "largest.vhdx",
+        depth: 0,
         format: "vhdx",
         about: "64 TiB in blocks of 1 MiB: a block allocation table of 512 MiB in a hole",
         args: JSON,
@@ -318,359 +356,181 @@ pub(crate) const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "log.vhdx",
+        depth: 0,
         format: "vhdx",
         about: "a log of 65,536 updates that was not written back",
         args: JSON,
         end: End::Rows(1),
         make: |path| vhdx(path, 1 << 30, &log()),
     },
+    Bomb {
+        name: "deep-200.qcow",
+        depth: 0,
+        format: "qcow",
+        about: "a chain of 201 images, in each of which a table of 64 KiB is read",
+        args: FOLLOW,
+        end: End::Rows(2),
+        make: |path| deep(path, qcow),
+    },
+    Bomb {
+        name: "deep-200.qed",
+        depth: 0,
+        format: "qed",
+        about: "a chain of 201 images, in each of which a table of 1 MiB is read",
+        args: FOLLOW,
+        end: End::Rows(2),
+        make: |path| deep(path, qed_layer),
+    },
+    Bomb {
+        name: "deep-200.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a chain of 201 images of one file each, in each of which a directory of 64 KiB is read",
+        args: FOLLOW,
+        end: End::Rows(2),
+        make: |path| deep(path, vmdk_layer),
+    },
+    Bomb {
+        name: "deep-200-texts.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a chain of 201 descriptors in files of their own, 100 extents each",
+        args: FOLLOW,
+        end: End::Rows(100),
+        make: |path| {
+            let file = File::create(path.with_file_name("grains"))?;
+            file.write_all_at(&vmdk_header(1 << 10, 128), 0)?;
+            file.set_len(2 * MIB)?;
+            let line = "RW 1 SPARSE \"grains\"\nRW 1 ZERO\n";
+            deep(path, |path, below| fs::write(path, descriptor_over(below, line, 50)))
+        },
+    },
+    Bomb {
+        name: "deep-200.vhd",
+        depth: 0,
+        format: "vhd",
+        about: "a chain of 201 images, in each of which a table of 64 KiB is read",
+        args: FOLLOW,
+        end: End::Rows(1),
+        make: |path| deep(path, vhd_layer),
+    },
+    Bomb {
+        name: "deep-200.vhdx",
+        depth: 0,
+        format: "vhdx",
+        about: "a chain of 201 images, in each of which a table of 64 KiB is read",
+        args: FOLLOW,
+        end: End::Rows(1),
+        make: |path| deep(path, |path, below| vhdx_layer(path, below, &[])),
+    },
+    Bomb {
+        name: "uniform.qcow2",
+        depth: 0,
+        format: "qcow2",
+        about: "a chain of 101 images, in each of which 4096 tables are seen to be empty",
+        args: FOLLOW,
+        end: End::Rows(1),
+        make: |path| chain_of(path, 100, uniform_layer),
+    },
+    Bomb {
+        name: "long-path.vmdk",
+        depth: 15,
+        format: "vmdk",
+        about: "a descriptor of 45,000 extents, each in another file, in a folder whose path has 3.8 kB",
+        args: &["--output=jsonl", "--external=ignore"],
+        end: End::Rows(45_001),
+        make: |path| fs::write(path, named_extents(45_000)),
+    },
+    Bomb {
+        name: "long-path-table.vmdk",
+        depth: 15,
+        format: "vmdk",
+        about: "the same as a table, the files being names of one",
+        args: &["--external=follow"],
+        end: End::Rows(45_001),
+        make: |path| {
+            fs::write(path, named_extents(45_000))?;
+            fs::write(path.with_file_name("data"), vec![1; 512])?;
+            let data = path.with_file_name("data");
+            (0..45_000).try_for_each(|number| {
+                fs::hard_link(&data, path.with_file_name(format!("{number:x}")))
+            })
+        },
+    },
+    Bomb {
+        name: "sparse-extents.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a descriptor of as many sparse extents as are allowed, in one file",
+        args: FOLLOW,
+        end: End::Rows(1),
+        make: |path| {
+            let file = File::create(path.with_file_name("f"))?;
+            file.write_all_at(&vmdk_header(1 << 10, 128), 0)?;
+            file.set_len(2 * MIB)?;
+            fs::write(path, descriptor("RW 1 SPARSE \"f\"\n", 61_000))
+        },
+    },
+    Bomb {
+        name: "extents-chain.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a chain of 15 descriptors of as many extents as are allowed",
+        args: FOLLOW,
+        end: End::Error("the list of the disk's extents would take"),
+        make: |path| {
+            chain_of(path, 14, |path, below| {
+                fs::write(path, descriptor_over(below, "RW 1 ZERO\n", 65_536))
+            })
+        },
+    },
+    Bomb {
+        name: "links.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a descriptor of 2000 extents in one file, which is reached over 5 symbolic links, each \
+                with a target of 4 kB",
+        args: FOLLOW,
+        end: End::Rows(2000),
+        make: |path| {
+            links(path, 5)?;
+            fs::write(path, descriptor("RW 1 FLAT \"link0\" 0\n", 2000))
+        },
+    },
+    Bomb {
+        name: "many-links.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a descriptor of 2000 names of a file, each over 38 symbolic links",
+        args: FOLLOW,
+        end: End::Error("more than 262144 in all"),
+        make: |path| {
+            links(path, 38)?;
+            let lines = (0..2000).map(|number| {
+                format!(
+                    "RW 1 FLAT \"{}link0\" 0\n",
+                    "./".repeat(number % 200) + &"d/../".repeat(number / 200)
+                )
+            });
+            fs::write(path, [descriptor("", 0), lines.collect()].concat())
+        },
+    },
+    Bomb {
+        name: "logs.vhdx",
+        depth: 0,
+        format: "vhdx",
+        about: "a chain of 10 images, each with a log of 65,536 updates that was not written back",
+        args: FOLLOW,
+        end: End::Error("the list of the log's updates would take"),
+        make: |path| chain_of(path, 9, |path, below| vhdx_layer(path, below, &log())),
+    },
+    Bomb {
+        name: "locators.vhd",
+        depth: 0,
+        format: "vhd",
+        about: "a parent locator of 1 MiB, eight times",
+        args: &["--output=json", "--external=refuse"],
+        end: End::Error("the image names another file (parent"),
+        make: locators,
+    },
 ];
-
-// qcow2 ---------------------------------------------------------------------------------------
-
-/// An L2 entry of a data cluster that is inside every image here: its own L2 table.
-const DATA: u64 = 1 << 63 | 4 << 16;
-/// L1 entries of the largest L1 table that qemu reads.
-const JUMBO: u64 = 4 << 20;
-
-/// A qcow2 header. The refcount table has one cluster, the L1 table the next one.
-struct Header {
-    cluster_bits: u32,
-    size: u64,
-    l1_entries: u64,
-    /// In clusters.
-    l1_at: u64,
-    refcounts_at: u64,
-    backing: Option<String>,
-}
-
-impl Default for Header {
-    fn default() -> Self {
-        let (l1_at, refcounts_at) = (3, 1);
-        Self { cluster_bits: 16, size: 1 << 20, l1_entries: 2, l1_at, refcounts_at, backing: None }
-    }
-}
-
-impl Header {
-    /// Makes a file of `length` bytes with this header.
-    fn write(&self, path: &Path, length: u64) -> io::Result<File> {
-        let mut bytes = vec![0; 2048];
-        let cluster = 1_u64 << self.cluster_bits;
-        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        put(0, b"QFI\xfb");
-        put(4, &3_u32.to_be_bytes());
-        if let Some(name) = &self.backing {
-            put(8, &1024_u64.to_be_bytes());
-            put(16, &u32::try_from(name.len()).unwrap_or(0).to_be_bytes());
-            put(1024, name.as_bytes());
-        }
-        put(20, &self.cluster_bits.to_be_bytes());
-        put(24, &self.size.to_be_bytes());
-        put(36, &u32::try_from(self.l1_entries).unwrap_or(u32::MAX).to_be_bytes());
-        put(40, &(self.l1_at * cluster).to_be_bytes());
-        put(48, &(self.refcounts_at * cluster).to_be_bytes());
-        put(56, &1_u32.to_be_bytes());
-        put(96, &4_u32.to_be_bytes());
-        put(100, &104_u32.to_be_bytes());
-        let file = File::create(path)?;
-        file.write_all_at(&bytes, 0)?;
-        file.set_len(length)?;
-        Ok(file)
-    }
-}
-
-/// 2 EiB: clusters of 2 MiB, the L1 table at 2 MiB.
-fn jumbo() -> Header {
-    Header {
-        cluster_bits: 21,
-        size: JUMBO << 39,
-        l1_entries: JUMBO,
-        l1_at: 1,
-        refcounts_at: 18,
-        ..Header::default()
-    }
-}
-
-fn entries(count: u64, entry: impl Fn(u64) -> u64) -> Vec<u8> {
-    (0..count).flat_map(|index| entry(index).to_be_bytes()).collect()
-}
-
-/// All L1 entries name one L2 table: header, refcount table, a cluster that is not used, L1 table,
-/// L2 table.
-fn shared_table(
-    path: &Path,
-    cluster_bits: u32,
-    count: u64,
-    entry: impl Fn(u64) -> u64,
-) -> io::Result<()> {
-    let cluster = 1_u64 << cluster_bits;
-    let size = count * (cluster / 8) * cluster;
-    let header = Header { cluster_bits, size, l1_entries: count, ..Header::default() };
-    let file = header.write(path, 5 * cluster)?;
-    file.write_all_at(&entries(count, |_| 4 * cluster), 3 * cluster)?;
-    file.write_all_at(&entries(cluster / 8, entry), 4 * cluster)
-}
-
-/// An empty image over another one.
-fn layer(path: &Path, backing: Option<&str>, length: u64) -> io::Result<()> {
-    let backing = backing.map(str::to_owned);
-    Header { backing, ..Header::default() }.write(path, length.max(4 << 16)).map(drop)
-}
-
-/// 201 images of 512 GiB with one L2 table each, of 2 MiB. In the lowest one, every other of the first
-/// clusters is marked as zero, in the others the last cluster. So every layer is asked about nearly
-/// all of the disk, and reads all of its table.
-fn chain(path: &Path) -> io::Result<()> {
-    const PER_TABLE: u64 = 2 * MIB / 8;
-    let name = |depth: u32| match depth {
-        0 => path.to_owned(),
-        depth => path.with_extension(format!("{depth}.qcow2")),
-    };
-    for depth in 0..=200_u32 {
-        let below = name(depth + 1);
-        let below = below.file_name().and_then(|name| name.to_str());
-        let backing = below.filter(|_| depth < 200).map(str::to_owned);
-        let size = PER_TABLE * 2 * MIB;
-        let header = Header { cluster_bits: 21, size, l1_entries: 1, backing, ..Header::default() };
-        let file = header.write(&name(depth), 10 * MIB)?;
-        file.write_all_at(&(8 * MIB).to_be_bytes(), 6 * MIB)?;
-        match depth {
-            200 => file.write_all_at(&entries(8192, |index| index % 2), 8 * MIB)?,
-            _ => file.write_all_at(&1_u64.to_be_bytes(), 10 * MIB - 8)?,
-        }
-    }
-    Ok(())
-}
-
-/// Makes the entries of a table extended ones: an image of the same table is half as long.
-fn extend(path: &Path) -> io::Result<()> {
-    let file = File::options().write(true).open(path)?;
-    file.write_all_at(&(4096_u64 << 38).to_be_bytes(), 24)?;
-    file.write_all_at(&(1_u64 << 4).to_be_bytes(), 72)
-}
-
-/// L1 entries that name tables of 64 KiB, each so many bytes from the first on, in entries that say
-/// compressed.
-fn qcow(path: &Path, count: u64, from: impl Fn(u64) -> u64) -> io::Result<()> {
-    let mut bytes = vec![0; 48];
-    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(0, b"QFI\xfb");
-    put(4, &1_u32.to_be_bytes());
-    put(24, &(count << 22).to_be_bytes());
-    put(32, &[9, 13]);
-    put(40, &512_u64.to_be_bytes());
-    let tables = 16 * MIB;
-    let file = File::create(path)?;
-    file.write_all_at(&bytes, 0)?;
-    file.write_all_at(&entries(count, |index| tables + from(index)), 512)?;
-    let length = (0..count).map(from).max().unwrap_or(0) / 8 + (64 << 10) / 8;
-    file.write_all_at(&entries(length, |index| 1 << 63 | index), tables)
-}
-
-/// Clusters of 64 MiB, tables of 16 of them.
-fn qed(path: &Path) -> io::Result<()> {
-    let file = qed_header(path, 1 << 26, 16, 1 << 30, (1 << 63) - (1 << 30), 3 << 30)?;
-    let table = (2_u64 << 30).to_le_bytes();
-    (0..1024).try_for_each(|index| file.write_all_at(&table, (1 << 30) + index * 8))
-}
-
-/// A file of `length` bytes with the header of a disk of `size`, with tables of so many clusters.
-fn qed_header(
-    path: &Path,
-    cluster: u32,
-    table: u32,
-    l1: u64,
-    size: u64,
-    length: u64,
-) -> io::Result<File> {
-    let mut bytes = vec![0; 64];
-    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(0, b"QED\0");
-    put(4, &cluster.to_le_bytes());
-    put(8, &table.to_le_bytes());
-    put(12, &1_u32.to_le_bytes());
-    put(40, &l1.to_le_bytes());
-    put(48, &size.to_le_bytes());
-    let file = File::create(path)?;
-    file.set_len(length)?;
-    file.write_all_at(&bytes, 0)?;
-    Ok(file)
-}
-
-// raw, VMDK -----------------------------------------------------------------------------------
-
-fn longest(path: &Path) -> io::Result<()> {
-    let file = File::create(path)?;
-    let lengths = (40..=62).rev().map(|bits| 1_u64 << bits);
-    let mut lengths = lengths.flat_map(|length| [length, length - 4096]);
-    lengths.find_map(|length| file.set_len(length).ok()).ok_or(io::ErrorKind::FileTooLarge.into())
-}
-
-/// A hosted sparse extent, the directory at 1 MiB.
-fn vmdk_header(sectors: u64, grain: u64) -> Vec<u8> {
-    let mut bytes = vec![0; 4096];
-    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(0, b"KDMV");
-    put(4, &1_u32.to_le_bytes());
-    put(8, &1_u32.to_le_bytes());
-    put(12, &sectors.to_le_bytes());
-    put(20, &grain.to_le_bytes());
-    put(28, &1_u64.to_le_bytes());
-    put(36, &7_u64.to_le_bytes());
-    put(44, &512_u32.to_le_bytes());
-    put(56, &2048_u64.to_le_bytes());
-    put(64, &128_u64.to_le_bytes());
-    put(73, b"\n \r\n");
-    put(512, b"CID=1\nparentCID=ffffffff\ncreateType=\"monolithicSparse\"\n");
-    bytes
-}
-
-fn descriptor(line: &str, count: usize) -> String {
-    let head = "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\n";
-    [head, &line.repeat(count)].concat()
-}
-
-// VHD -----------------------------------------------------------------------------------------
-
-/// Entries of zero say that a block is at the start of the file.
-fn vhd(path: &Path) -> io::Result<()> {
-    let (size, block) = (0xff00_0000_u64 * 512, 4096_u64);
-    let count = size / block;
-    let sum = |mut bytes: Vec<u8>, at: usize| {
-        let sum = bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_add((*byte).into()));
-        bytes[at..at + 4].copy_from_slice(&(!sum).to_be_bytes());
-        bytes
-    };
-    let mut footer = vec![0; 512];
-    let mut put = |at: usize, value: &[u8]| footer[at..at + value.len()].copy_from_slice(value);
-    put(0, b"conectix");
-    put(8, &2_u32.to_be_bytes());
-    put(12, &0x1_0000_u32.to_be_bytes());
-    put(16, &512_u64.to_be_bytes());
-    put(28, b"qem2");
-    put(40, &size.to_be_bytes());
-    put(48, &size.to_be_bytes());
-    put(56, &[0xff, 0xff, 16, 255]);
-    put(60, &3_u32.to_be_bytes());
-    let mut header = vec![0; 1024];
-    let mut put = |at: usize, value: &[u8]| header[at..at + value.len()].copy_from_slice(value);
-    put(0, b"cxsparse");
-    put(8, &u64::MAX.to_be_bytes());
-    put(16, &1536_u64.to_be_bytes());
-    put(24, &0x1_0000_u32.to_be_bytes());
-    put(28, &u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
-    put(32, &4096_u32.to_be_bytes());
-    let file = File::create(path)?;
-    let footer = sum(footer, 64);
-    let end = (1536 + count * 4).next_multiple_of(512);
-    file.write_all_at(&footer, 0)?;
-    file.write_all_at(&sum(header, 36), 512)?;
-    file.write_all_at(&footer, end)
-}
-
-// VHDX ----------------------------------------------------------------------------------------
-
-const LOG_AT: u64 = MIB;
-const METADATA_AT: u64 = 68 * MIB;
-const BAT_AT: u64 = 69 * MIB;
-
-/// A dynamic disk of `size` bytes in blocks of 1 MiB, with this log, and no block.
-fn vhdx(path: &Path, size: u64, log: &[u8]) -> io::Result<()> {
-    let crc = |mut bytes: Vec<u8>| {
-        let sum = crc32c::crc32c(&bytes);
-        bytes[4..8].copy_from_slice(&sum.to_le_bytes());
-        bytes
-    };
-    let blocks = size / MIB;
-    let bat = ((blocks + blocks / 4096) * 8).next_multiple_of(MIB);
-    let mut header = vec![0; 4096];
-    let mut put = |at: usize, value: &[u8]| header[at..at + value.len()].copy_from_slice(value);
-    put(0, b"head");
-    put(8, &1_u64.to_le_bytes());
-    if !log.is_empty() {
-        put(48, &LOG_GUID);
-    }
-    put(66, &1_u16.to_le_bytes());
-    put(68, &u32::try_from(64 * MIB).unwrap_or(0).to_le_bytes());
-    put(72, &LOG_AT.to_le_bytes());
-    let mut regions = vec![0; 64 << 10];
-    let mut put = |at: usize, value: &[u8]| regions[at..at + value.len()].copy_from_slice(value);
-    put(0, b"regi");
-    put(8, &2_u32.to_le_bytes());
-    for (at, name, offset, length) in [
-        (16, 0x2dc2_7766_f623_4200_9d64_115e_9bfd_4a08, BAT_AT, bat),
-        (48, 0x8b7c_a206_4790_4b9a_b8fe_575f_050f_886e, METADATA_AT, MIB),
-    ] {
-        put(at, &guid(name));
-        put(at + 16, &offset.to_le_bytes());
-        put(at + 24, &u32::try_from(length).unwrap_or(0).to_le_bytes());
-        put(at + 28, &1_u32.to_le_bytes());
-    }
-    let items: [(u128, u64, u32, u32); 5] = [
-        (0xcaa1_6737_fa36_4d43_b3b6_33f0_aa44_e76b, MIB, 8, 4),
-        (0x2fa5_4224_cd1b_4876_b211_5dbe_d83b_f4b8, size, 8, 6),
-        (0xbeca_12ab_b2e6_4523_93ef_c309_e000_c746, 1, 16, 6),
-        (0x8141_bf1d_a96f_4709_ba47_f233_a8fa_ab5f, 512, 4, 6),
-        (0xcda3_48c7_445d_4471_9cc9_e988_5251_c556, 4096, 4, 6),
-    ];
-    let mut metadata = vec![0; 65 << 10];
-    let mut put = |at: usize, value: &[u8]| metadata[at..at + value.len()].copy_from_slice(value);
-    put(0, b"metadata");
-    put(10, &5_u16.to_le_bytes());
-    for (index, (name, value, length, flags)) in items.into_iter().enumerate() {
-        let (slot, at) = (32 + index * 32, (64 << 10) + index * 16);
-        put(slot, &guid(name));
-        put(slot + 16, &u32::try_from(at).unwrap_or(0).to_le_bytes());
-        put(slot + 20, &length.to_le_bytes());
-        put(slot + 24, &flags.to_le_bytes());
-        put(at, &value.to_le_bytes());
-    }
-    let file = File::create(path)?;
-    file.set_len(BAT_AT + bat)?;
-    let (header, regions) = (crc(header), crc(regions));
-    for (at, bytes) in [
-        (0, b"vhdxfile".as_slice()),
-        (64 * KIB, &header),
-        (128 * KIB, &header),
-        (192 * KIB, &regions),
-        (256 * KIB, &regions),
-        (LOG_AT, log),
-        (METADATA_AT, &metadata),
-    ] {
-        file.write_all_at(bytes, at)?;
-    }
-    Ok(())
-}
-
-const LOG_GUID: [u8; 16] = [7; 16];
-
-/// One entry of as many updates as are allowed: every other 4 KiB behind the image become zeros.
-fn log() -> Vec<u8> {
-    const UPDATES: u64 = 1 << 16;
-    const SECTOR: u64 = 4096;
-    let length = (64 + UPDATES * 32).next_multiple_of(SECTOR);
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(0, b"loge");
-    put(8, &u32::try_from(length).unwrap_or(0).to_le_bytes());
-    put(16, &1_u64.to_le_bytes());
-    put(24, &u32::try_from(UPDATES).unwrap_or(0).to_le_bytes());
-    put(32, &LOG_GUID);
-    for index in 0..UPDATES {
-        let at = usize::try_from(64 + index * 32).unwrap_or(0);
-        put(at, b"zero");
-        put(at + 8, &SECTOR.to_le_bytes());
-        put(at + 16, &(100 * MIB + index * 2 * SECTOR).to_le_bytes());
-        put(at + 24, &1_u64.to_le_bytes());
-    }
-    let sum = crc32c::crc32c(&bytes);
-    bytes[4..8].copy_from_slice(&sum.to_le_bytes());
-    bytes
-}
-
-/// A GUID as Microsoft stores it: the first three groups are little-endian.
-fn guid(text: u128) -> [u8; 16] {
-    let [a, b, c, d, e, f, g, h, rest @ ..] = text.to_be_bytes();
-    let [i, j, k, l, m, n, o, p] = rest;
-    [d, c, b, a, f, e, h, g, i, j, k, l, m, n, o, p]
-}

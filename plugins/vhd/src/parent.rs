@@ -1,6 +1,5 @@
 //! What a differencing disk says of its parent.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
@@ -13,6 +12,10 @@ use crate::disk::{DynamicHeader, Footer, Locator};
 const FORMAT: &str = "vhd";
 /// but for disks of XenServer whose parent has no identifier.
 const XEN_FORMAT: &str = "raw";
+
+/// Bytes of a stored name that are looked at: the longest path of Windows has 32767 characters of
+/// two bytes.
+const MAX_NAME: usize = 64 << 10;
 
 /// How a stored name is to be read. In order of usefulness: a relative name still holds after
 /// both files have moved, and the deprecated ones only stand in for what is missing.
@@ -66,7 +69,10 @@ impl Kind {
 pub(crate) fn read(footer: &Footer, header: &DynamicHeader, image: &Image<'_>) -> Result<Backing> {
     let limits = &image.context.limits;
     let mut names = Vec::new();
-    let mut add = |kind: Kind, bytes: &[u8]| names.extend(Some(kind).zip(kind.decode(bytes)));
+    let mut add = |kind: Kind, bytes: &[u8]| {
+        let bytes = bytes.get(..MAX_NAME).unwrap_or(bytes);
+        names.extend(Some(kind).zip(kind.decode(bytes)));
+    };
     add(Kind::Header, &header.parent_name);
     let mut reader = TableReader::new("parent locator", Arc::clone(&image.storage), limits);
     for Locator { platform, length, offset } in header.locators {
@@ -85,14 +91,18 @@ pub(crate) fn read(footer: &Footer, header: &DynamicHeader, image: &Image<'_>) -
         }
     }
     names.sort_by_key(|(kind, _)| *kind);
-    let mut seen = HashSet::new();
-    let names: Vec<OsString> =
-        names.into_iter().map(|(_, name)| name).filter(|name| seen.insert(name.clone())).collect();
+    // There are nine at most.
+    let mut different: Vec<OsString> = Vec::new();
+    for (_, name) in names {
+        if !different.contains(&name) {
+            different.push(name);
+        }
+    }
     let identifier = Some(header.parent_id).filter(|id| *id != [0; 16]);
     let is_raw = identifier.is_none() && footer.is_by_xen();
     Ok(Backing {
         role: Role::Parent,
-        names,
+        names: different,
         format: Some(if is_raw { XEN_FORMAT } else { FORMAT }.to_owned()),
         identifiers: identifier.into_iter().collect(),
     })

@@ -125,14 +125,14 @@ impl Vhdx {
             context.notices.warn(format!(
                 "the log was not written back; mapped as the file is with its updates ({count})"
             ))?;
-            storage = Arc::new(Replayed::new(Arc::clone(file), &pending));
+            storage = Arc::new(Replayed::new(Arc::clone(file), pending, context)?);
         }
 
         let regions = Regions::read(&storage, &header, context)?;
         let metadata = Metadata::read(&storage, &regions.metadata, context)?;
         let layout = Layout::new(&metadata, regions, storage.len())?;
         let file = ImageFile { storage: Some(Arc::clone(&storage)), ..image.file() };
-        Ok(VhdxSource::new(layout, metadata, &header, file, &storage, context))
+        VhdxSource::new(layout, metadata, &header, file, &storage, context)
     }
 }
 

@@ -35,6 +35,12 @@ impl ParentLocator {
         std::iter::once(self.parent_linkage).chain(self.parent_linkage2)
     }
 
+    /// Bytes of the stored paths.
+    pub(crate) fn text_bytes(&self) -> u64 {
+        let texts = [&self.relative_path, &self.absolute_win32_path, &self.volume_path];
+        texts.into_iter().flatten().map(|text| text.len() as u64).sum()
+    }
+
     /// Decodes the item that starts at file offset `at`. A path that is no text, which Windows
     /// allows, is told of and left out: there are others, and none is needed to map the disk
     /// without its parent.

@@ -103,7 +103,8 @@ pub(crate) fn pending(
     if count > MAX_UPDATES {
         return Err(Error::LogTooManyUpdates { at, count, allowed: MAX_UPDATES }.into());
     }
-    let mut updates = Vec::new();
+    // No more than allowed.
+    let mut updates = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
     for entry in &sequence {
         ring.updates(entry, &mut updates)?;
     }

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use instar_core::{Run, RunKind, Storage, read_padded, run_from};
+use instar_core::{Context, Held, Result, Run, RunKind, Storage, read_padded, run_from};
 use positioned_io::ReadAt;
 
 use crate::log::{LOG_SECTOR, LOG_SECTOR_SIZE, Pending, Update};
 
 /// A file with the updates of its log laid over it. Nothing is written, and the updates' data
 /// stays in the log: only where it is, is kept.
-#[derive(Clone)]
 pub(crate) struct Replayed {
     file: Arc<dyn Storage>,
-    /// By their first byte; disjoint.
-    patches: BTreeMap<u64, Patch>,
+    /// By their first byte, in order; disjoint.
+    patches: Box<[(u64, Patch)]>,
     length: u64,
+    _held: Held,
 }
 
 /// What replaces the bytes up to `end` (exclusive).
@@ -39,56 +39,37 @@ enum Content {
 
 impl Replayed {
     /// Lays the updates over `file`, in their order.
-    pub(crate) fn new(file: Arc<dyn Storage>, pending: &Pending) -> Self {
-        let length = file.len().max(pending.file_length);
-        let mut replayed = Self { file, patches: BTreeMap::new(), length };
-        for update in &pending.updates {
-            match *update {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`](instar_core::ErrorKind::Limit) if there are too many to hold.
+    pub(crate) fn new(file: Arc<dyn Storage>, pending: Pending, context: &Context) -> Result<Self> {
+        // Each update cuts at most one patch in two.
+        let most = (pending.updates.len() as u64).saturating_mul(2 * PATCH_BYTES);
+        let counted = context.hold(UPDATES, most)?;
+        let mut patches = Patches::default();
+        let Pending { updates, file_length } = pending;
+        for update in updates {
+            match update {
                 Update::Zero { offset, length } => {
-                    replayed.put(offset, offset.saturating_add(length), Content::Zeros);
+                    patches.put(offset, offset.saturating_add(length), Content::Zeros);
                 }
                 Update::Data { offset, log_at, leading, trailing } => {
                     let content = Content::Sector { log_at, leading, trailing };
-                    replayed.put(offset, offset.saturating_add(LOG_SECTOR), content);
+                    patches.put(offset, offset.saturating_add(LOG_SECTOR), content);
                 }
             }
         }
-        replayed
-    }
-
-    /// Replaces the bytes from `start` up to `end`, whatever replaced them before.
-    ///
-    /// Both are multiples of a log sector, so a patch that is cut in two is one of zeros, of
-    /// which any part is as good as the whole.
-    fn put(&mut self, start: u64, end: u64, content: Content) {
-        if start >= end {
-            return;
-        }
-        if let Some((_, before)) = self.patches.range_mut(..start).next_back() {
-            let rest = *before;
-            if rest.end > start {
-                before.end = start;
-                if rest.end > end {
-                    self.patches.insert(end, rest);
-                }
-            }
-        }
-        while let Some((&at, &covered)) = self.patches.range(start..end).next() {
-            self.patches.remove(&at);
-            if covered.end > end {
-                self.patches.insert(end, covered);
-            }
-        }
-        self.patches.insert(start, Patch { end, content });
-        self.length = self.length.max(end);
+        let length = file.len().max(file_length).max(patches.end);
+        let patches: Box<[_]> = patches.map.into_iter().collect();
+        drop(counted);
+        let held = context.hold(UPDATES, (patches.len() as u64).saturating_mul(PATCH_BYTES))?;
+        Ok(Self { file, patches, length, _held: held })
     }
 
     /// The patch that covers byte `at`, or else the next one.
     fn patch_from(&self, at: u64) -> Option<(u64, Patch)> {
-        let covers = |(_, patch): &(&u64, &Patch)| patch.end > at;
-        let before = self.patches.range(..=at).next_back().filter(covers);
-        let found = before.or_else(|| self.patches.range(at..).next());
-        found.map(|(start, patch)| (*start, *patch))
+        let index = self.patches.partition_point(|(_, patch)| patch.end <= at);
+        self.patches.get(index).copied()
     }
 
     /// Reads the part of a patch, `skip` bytes from its start, that fills `target`.
@@ -109,6 +90,48 @@ impl Replayed {
         let part = sector.get(skip..).and_then(|rest| rest.get(..target.len()));
         target.copy_from_slice(part.ok_or(io::ErrorKind::InvalidData)?);
         Ok(())
+    }
+}
+
+/// What is counted for the updates of a log, and the bytes of memory for one.
+const UPDATES: &str = "the list of the log's updates";
+const PATCH_BYTES: u64 = size_of::<(u64, Patch)>() as u64;
+
+/// Patches while they are collected.
+#[derive(Debug, Default)]
+struct Patches {
+    /// By their first byte; disjoint.
+    map: BTreeMap<u64, Patch>,
+    /// The end of the last byte that was replaced.
+    end: u64,
+}
+
+impl Patches {
+    /// Replaces the bytes from `start` up to `end`, whatever replaced them before.
+    ///
+    /// Both are multiples of a log sector, so a patch that is cut in two is one of zeros, of
+    /// which any part is as good as the whole.
+    fn put(&mut self, start: u64, end: u64, content: Content) {
+        if start >= end {
+            return;
+        }
+        if let Some((_, before)) = self.map.range_mut(..start).next_back() {
+            let rest = *before;
+            if rest.end > start {
+                before.end = start;
+                if rest.end > end {
+                    self.map.insert(end, rest);
+                }
+            }
+        }
+        while let Some((&at, &covered)) = self.map.range(start..end).next() {
+            self.map.remove(&at);
+            if covered.end > end {
+                self.map.insert(end, covered);
+            }
+        }
+        self.map.insert(start, Patch { end, content });
+        self.end = self.end.max(end);
     }
 }
 
@@ -179,8 +202,8 @@ impl Storage for Replayed {
 
 #[cfg(test)]
 mod tests {
-    use instar_core::MemoryStorage;
-    use instar_core::testkit::Random;
+    use instar_core::testkit::{Random, context};
+    use instar_core::{ErrorKind, MemoryStorage};
     use pretty_assertions::assert_eq;
 
     use super::*;
@@ -244,7 +267,7 @@ mod tests {
             let updates = random_updates(&mut random);
             let expected = written(&updates);
             let pending = Pending { updates, file_length: 0 };
-            let replayed = Replayed::new(Arc::new(file()), &pending);
+            let replayed = Replayed::new(Arc::new(file()), pending, &context()).unwrap();
             assert_eq!(replayed.len(), expected.len() as u64, "{round}");
             for _ in 0..20 {
                 let at = random.below(expected.len());
@@ -254,6 +277,30 @@ mod tests {
                 assert!(buffer[..count] == expected[at..at + count], "{round}: {at}");
             }
         }
+    }
+
+    /// Every other sector becomes zeros.
+    fn scattered(count: u64) -> Pending {
+        let zero = |index| Update::Zero { offset: index * 2 * LOG_SECTOR, length: LOG_SECTOR };
+        Pending { updates: (0..count).map(zero).collect(), file_length: 0 }
+    }
+
+    #[test]
+    fn what_the_logs_of_a_chain_hold_is_bounded() {
+        let mut context = Context::default();
+        context.limits.held = 10 * PATCH_BYTES;
+        let replay = |count| Replayed::new(Arc::new(file()), scattered(count), &context);
+        // While it is put together, there may be two patches for an update.
+        let first = replay(5).unwrap();
+        assert_eq!(first.patches.len(), 5);
+        let error = replay(3).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Limit);
+        assert!(error.to_string().starts_with("the list of the log's updates would take "));
+        let second = replay(2).unwrap();
+        drop(first);
+        assert!(replay(4).is_ok());
+        drop(second);
+        assert!(replay(6).is_err());
     }
 
     #[test]
@@ -266,7 +313,8 @@ mod tests {
             trailing: [0; 4],
         };
         let updates = vec![sector(1), Update::Zero { offset: 5 << 12, length: 1 << 12 }];
-        let replayed = Replayed::new(Arc::new(file), &Pending { updates, file_length: 20 << 12 });
+        let pending = Pending { updates, file_length: 20 << 12 };
+        let replayed = Replayed::new(Arc::new(file), pending, &context()).unwrap();
         let run = |at: u64| {
             let run = replayed.run_at(at << 12).unwrap();
             (run.kind, run.end)

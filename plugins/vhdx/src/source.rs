@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, Context, ExtentSource, Flow, ImageFile, Place, Result, Role, Status, Storage,
-    TableReader, zero_entries,
+    Backing, Batch, Context, ExtentSource, Flow, Held, ImageFile, Place, Result, Role, Status,
+    Storage, TableReader, zero_entries,
 };
 
 use crate::bitmap::{self, Bitmaps};
@@ -36,6 +36,7 @@ pub struct VhdxSource {
     parent: Option<ParentLocator>,
     virtual_disk_id: Guid,
     data_write_guid: Guid,
+    _held: Held,
 }
 
 impl VhdxSource {
@@ -46,7 +47,9 @@ impl VhdxSource {
         file: ImageFile,
         storage: &Arc<dyn Storage>,
         context: &Arc<Context>,
-    ) -> Self {
+    ) -> Result<Self> {
+        let bytes = metadata.parent.as_ref().map_or(0, ParentLocator::text_bytes);
+        let held = context.hold("the parent locator", bytes)?;
         let backing = metadata.parent.as_ref().map(|parent| Backing {
             role: Role::Parent,
             names: parent.paths(),
@@ -54,7 +57,7 @@ impl VhdxSource {
             format: Some("vhdx".to_owned()),
             identifiers: parent.linkages().map(Guid::to_bytes).collect(),
         });
-        Self {
+        Ok(Self {
             layout,
             bat: TableReader::new("BAT", Arc::clone(storage), &context.limits),
             bitmaps: Bitmaps::new(storage, context),
@@ -63,7 +66,8 @@ impl VhdxSource {
             parent: metadata.parent,
             virtual_disk_id: metadata.virtual_disk_id,
             data_write_guid: header.data_write_guid,
-        }
+            _held: held,
+        })
     }
 
     /// What a differencing disk stores about its parent.

@@ -9,7 +9,7 @@ use instar_core::{
 use crate::descriptor::{self, CID_NOPARENT, CreateType, Descriptor, Parent};
 use crate::disk::SparseHeader;
 use crate::error::Error;
-use crate::source::{VmdkSource, references};
+use crate::source::{Named, VmdkSource};
 use crate::sparse::{Kind, Sparse, head, open_hosted};
 
 /// Where qemu takes an embedded descriptor to be, in bytes, whatever the header says.
@@ -48,7 +48,13 @@ fn open_embedded(image: &Image<'_>, header: &SparseHeader) -> Result<VmdkSource>
         let Descriptor { parent, extents } = descriptor;
         if extents.is_empty() {
             let backing = backing(parent, &context.notices)?;
-            return VmdkSource::composed(&[], vec![image.file()], backing, context);
+            return VmdkSource::composed(
+                &[],
+                &Named::of(&[]),
+                vec![image.file()],
+                backing,
+                context,
+            );
         }
         if header.directory_sector.is_some() {
             let at = header.at.saturating_add(SparseHeader::CAPACITY);
@@ -109,12 +115,18 @@ fn open_text(image: &Image<'_>) -> Result<VmdkSource> {
 }
 
 /// A disk whose extents are in other files.
-fn composed(image: &Image<'_>, descriptor: Descriptor) -> Result<VmdkSource> {
+///
+/// `text` is how many bytes the descriptor's text has.
+fn composed(image: &Image<'_>, descriptor: Descriptor<'_>, text: usize) -> Result<VmdkSource> {
     let context = image.context;
     let Descriptor { parent, extents } = descriptor;
-    let files = image.members(&references(&extents))?;
+    let named = Named::of(&extents);
+    // For as long as the descriptor is there.
+    let bytes = named.bytes(&extents).saturating_add(text as u64);
+    let _held = context.hold("what the descriptor says", bytes)?;
+    let files = image.members(&named.references())?;
     let backing = backing(parent, &context.notices)?;
-    VmdkSource::composed(&extents, files, backing, context)
+    VmdkSource::composed(&extents, &named, files, backing, context)
 }
 
 /// The layer below, as the descriptor names it.

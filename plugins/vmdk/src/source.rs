@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use instar_core::{
-    Backing, Batch, Context, ExtentSource, Flow, ImageFile, Limits, MAX_LENGTH, Notices, Place,
-    Reference, Result, Role, Status, Storage,
+    Backing, Batch, Context, ExtentSource, Flow, Held, ImageFile, Limits, MAX_LENGTH, Notices,
+    Place, Reference, Result, Role, Status, Storage,
 };
 
 use crate::descriptor::{ExtentContent, ExtentLine};
@@ -49,6 +49,7 @@ impl Extent {
             Content::Unopened => out.push(rest, Status::Absent),
             Content::Sparse(index) => match maps.map(*index) {
                 Some(sparse) => sparse.append(self.start, self.file, out, notices)?,
+                // The core says so.
                 None => Flow::Stop,
             },
         })
@@ -64,8 +65,9 @@ const MAX_REMEMBERED: u64 = 1 << 20;
 #[derive(Default)]
 struct Maps {
     list: Vec<Sparse>,
-    /// Device and inode number of files, and which of `list` are theirs.
-    known: HashMap<(u64, u64), usize>,
+    /// By the number of a file, and by its device and inode number: which of `list` is its.
+    by_file: HashMap<u32, usize>,
+    by_identity: HashMap<(u64, u64), usize>,
     /// Which of `list` was asked last.
     last: usize,
     /// Bytes that the others hold, to remember runs.
@@ -73,22 +75,28 @@ struct Maps {
 }
 
 impl Maps {
-    /// Adds the extent in the file `storage`, and returns its index and length; `None` if it is none.
+    /// Adds the extent in file number `file`, which is in `storage`, and returns its index and length;
+    /// `None` if there is none.
     fn open(
         &mut self,
+        file: u32,
         storage: &Arc<dyn Storage>,
         limits: &Limits,
     ) -> Result<Option<(usize, u64)>> {
         let identity = storage.identity();
-        let known = identity.and_then(|identity| self.known.get(&identity)).copied();
-        if let Some((index, sparse)) = known.and_then(|i| Some((i, self.list.get(i)?))) {
-            return Ok(Some((index, sparse.length())));
-        }
-        let Some(sparse) = Sparse::open(storage, limits)? else { return Ok(None) };
-        let (index, length) = (self.list.len(), sparse.length());
-        self.list.push(sparse);
-        self.known.extend(identity.map(|identity| (identity, index)));
-        Ok(Some((index, length)))
+        let by_identity = || self.by_identity.get(&identity?);
+        let known = self.by_file.get(&file).or_else(by_identity).copied();
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let Some(sparse) = Sparse::open(storage, limits)? else { return Ok(None) };
+                self.list.push(sparse);
+                self.list.len().saturating_sub(1)
+            }
+        };
+        self.by_file.insert(file, index);
+        self.by_identity.extend(identity.map(|identity| (identity, index)));
+        Ok(self.list.get(index).map(|sparse| (index, sparse.length())))
     }
 
     /// Number `index`, which is asked now.
@@ -134,7 +142,19 @@ pub(crate) struct VmdkSource {
     size: u64,
     maps: Maps,
     context: Arc<Context>,
+    _held: Option<Held>,
 }
+
+impl VmdkSource {
+    /// How many files with grain tables are open.
+    #[cfg(test)]
+    pub(crate) fn opened_tables(&self) -> usize {
+        self.maps.list.len()
+    }
+}
+
+/// What is counted for the lists of a source.
+const EXTENTS: &str = "the list of the disk's extents";
 
 impl VmdkSource {
     /// A disk that is one sparse extent in one file.
@@ -147,33 +167,33 @@ impl VmdkSource {
         let size = sparse.length();
         let extents = vec![Extent { start: 0, end: size, file: 0, content: Content::Sparse(0) }];
         let maps = Maps { list: vec![sparse], ..Maps::default() };
-        let context = Arc::clone(context);
-        Self { extents, files: vec![file], backing, size, maps, context }
+        let (files, context) = (vec![file], Arc::clone(context));
+        Self { extents, files, backing, size, maps, context, _held: None }
     }
 
-    /// A disk of the extents in `lines`. `files` are those that [`references`] asked for, in
-    /// that order.
+    /// A disk of the extents in `lines`. `files` are those of [`Named::references`], in that order.
     pub(crate) fn composed(
-        lines: &[ExtentLine],
+        lines: &[ExtentLine<'_>],
+        named: &Named<'_>,
         files: Vec<ImageFile>,
         backing: Option<Backing>,
         context: &Arc<Context>,
     ) -> Result<Self> {
         let limits = &context.limits;
+        let held = context.hold(EXTENTS, named.source_bytes(lines))?;
         let mut extents = Vec::with_capacity(lines.len());
         let mut maps = Maps::default();
         let mut start: u64 = 0;
-        let mut file: u32 = 0;
-        for line in lines {
-            let named = usize::try_from(file).ok().and_then(|index| files.get(index));
-            let storage = named.and_then(|file| file.storage.as_ref());
+        for (line, file) in lines.iter().zip(&named.indices) {
+            let opened = usize::try_from(*file).ok().and_then(|index| files.get(index));
+            let storage = opened.and_then(|file| file.storage.as_ref());
             let mut length = line.length;
             let content = match (&line.content, storage) {
                 (ExtentContent::Zero, _) => Content::Zero,
                 (ExtentContent::Flat { offset, .. }, _) => Content::Flat { offset: *offset },
                 (ExtentContent::Sparse { .. }, None) => Content::Unopened,
                 (ExtentContent::Sparse { kind, .. }, Some(storage)) => {
-                    let opened = maps.open(storage, limits)?;
+                    let opened = maps.open(*file, storage, limits)?;
                     let index;
                     // As in qemu, the extent's own header counts, not the line.
                     (index, length) = opened.ok_or(Error::ExtentMagic { kind })?;
@@ -188,31 +208,57 @@ impl VmdkSource {
                 .checked_add(length)
                 .filter(|end| *end <= MAX_LENGTH)
                 .ok_or(Error::TotalLength)?;
-            extents.push(Extent { start, end, file, content });
+            extents.push(Extent { start, end, file: *file, content });
             start = end;
-            if line.name().is_some() {
+        }
+        let (context, held) = (Arc::clone(context), Some(held));
+        Ok(Self { extents, files, backing, size: start, maps, context, _held: held })
+    }
+}
+
+/// The files that extents are in, each once, in the order in which the extents name them.
+pub(crate) struct Named<'a> {
+    names: Vec<&'a OsStr>,
+    /// Of each extent the index of its file; 0 if it has none.
+    indices: Vec<u32>,
+}
+
+impl<'a> Named<'a> {
+    pub(crate) fn of(lines: &[ExtentLine<'a>]) -> Self {
+        let mut names = Vec::new();
+        let mut known: HashMap<&OsStr, u32> = HashMap::new();
+        let mut index = |name| {
+            *known.entry(name).or_insert_with(|| {
+                names.push(name);
                 // There are at most `descriptor::MAX_EXTENTS`.
-                file = file.saturating_add(1);
-            }
-        }
-        Ok(Self { extents, files, backing, size: start, maps, context: Arc::clone(context) })
+                u32::try_from(names.len().saturating_sub(1)).unwrap_or(u32::MAX)
+            })
+        };
+        let indices = lines.iter().map(|line| line.name().map_or(0, &mut index)).collect();
+        Self { names, indices }
     }
-}
 
-impl ExtentLine {
-    /// The file that the extent is in, if it is in one.
-    fn name(&self) -> Option<&OsStr> {
-        match &self.content {
-            ExtentContent::Flat { name, .. } | ExtentContent::Sparse { name, .. } => Some(name),
-            ExtentContent::Zero => None,
-        }
+    pub(crate) fn references(&self) -> Vec<Reference> {
+        let reference = |name: &&OsStr| Reference { role: Role::Extent, name: (*name).to_owned() };
+        self.names.iter().map(reference).collect()
     }
-}
 
-/// The files that the extents in `lines` are in, one for each extent that has one.
-pub(crate) fn references(lines: &[ExtentLine]) -> Vec<Reference> {
-    let names = lines.iter().filter_map(ExtentLine::name);
-    names.map(|name| Reference { role: Role::Extent, name: name.to_owned() }).collect()
+    /// Bytes of memory that the lines and names take: in lists, while they are looked up, and as
+    /// [`Reference`].
+    pub(crate) fn bytes(&self, lines: &[ExtentLine<'_>]) -> u64 {
+        let lines = lines.len().saturating_mul(size_of::<ExtentLine<'_>>() + size_of::<u32>());
+        let name = size_of::<&OsStr>() + size_of::<Reference>() + 32;
+        lines.saturating_add(self.names.len().saturating_mul(name)) as u64
+    }
+
+    /// Bytes of memory of a source of these extents, its files not counted.
+    fn source_bytes(&self, lines: &[ExtentLine<'_>]) -> u64 {
+        let is_sparse =
+            |line: &&ExtentLine<'_>| matches!(line.content, ExtentContent::Sparse { .. });
+        let sparse = lines.iter().filter(is_sparse).count().min(self.names.len());
+        let extents = lines.len().saturating_mul(size_of::<Extent>());
+        extents.saturating_add(sparse.saturating_mul(size_of::<Sparse>())) as u64
+    }
 }
 
 impl ExtentSource for VmdkSource {

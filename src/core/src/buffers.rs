@@ -5,6 +5,10 @@ use crate::ExtentSource;
 /// Bytes that all sources buffer together; who goes beyond gives back (instar's own limit).
 const LIMIT: u64 = 8 << 20;
 
+/// Bytes of buffers and of what is held besides: sources that hold much may buffer less (instar's own
+/// limit).
+const TOTAL: u64 = 20 << 20;
+
 /// Extents that the batches of all layers hold together, 1.5 MiB: in long chains each holds fewer
 /// (instar's own limit).
 const EXTENTS: usize = 64 << 10;
@@ -17,11 +21,12 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     /// Counts the buffers of `source`, which so far had `counted` bytes of the total. What is too
-    /// much is given back by the one who asked for it last: nobody else has to be reached.
-    pub(crate) fn settle(&mut self, source: &mut dyn ExtentSource, counted: &mut u64) {
+    /// much is given back by the one who asked for it last: nobody else has to be reached. `held` are
+    /// the bytes that all layers hold besides.
+    pub(crate) fn settle(&mut self, source: &mut dyn ExtentSource, counted: &mut u64, held: u64) {
         let others = self.total.saturating_sub(*counted);
         *counted = source.buffered();
-        if others.saturating_add(*counted) > LIMIT {
+        if others.saturating_add(*counted) > LIMIT.min(TOTAL.saturating_sub(held)) {
             source.release();
             *counted = 0;
         }
@@ -70,15 +75,21 @@ mod tests {
         let mut counted = [0; 4];
         let mut sources = [3 << 20, 4 << 20, 2 << 20, 1 << 20].map(Holder);
         for (source, counted) in sources.iter_mut().zip(&mut counted) {
-            buffers.settle(source, counted);
+            buffers.settle(source, counted, 0);
         }
         assert_eq!(sources.each_ref().map(|s| s.0), [3 << 20, 4 << 20, 0, 1 << 20]);
         // One that needs less leaves room for another.
         let [first, _, third, _] = &mut sources;
         (first.0, third.0) = (1 << 20, 2 << 20);
-        buffers.settle(first, &mut counted[0]);
-        buffers.settle(third, &mut counted[2]);
+        buffers.settle(first, &mut counted[0], 0);
+        buffers.settle(third, &mut counted[2], 0);
         assert_eq!(third.0, 2 << 20);
         assert_eq!(buffers.total, 8 << 20);
+        // What else is held leaves less room, 4 MiB here.
+        buffers.settle(first, &mut counted[0], 16 << 20);
+        assert_eq!((first.0, buffers.total), (0, 7 << 20));
+        first.0 = 1 << 20;
+        buffers.settle(first, &mut counted[0], 12 << 20);
+        assert_eq!((first.0, buffers.total), (1 << 20, 8 << 20));
     }
 }

@@ -4,15 +4,14 @@
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::buffers::Buffers;
 use crate::rows::{Columns, Rows};
 use crate::{
-    Batch, Context, Error, ErrorKind, Extent, ExtentSource, Limits, Place, Result, Row, RunKind,
-    SECTOR, Status, Storage, check_length, run_from, shown_path,
+    Batch, Context, Error, ErrorKind, Extent, ExtentSource, FileName, Held, ImageFile, Limits,
+    Place, Result, Row, RunKind, SECTOR, Status, Storage, check_length, run_from, shown_path,
 };
 
 /// Extents that any batch may hold, if there is room for them.
@@ -22,7 +21,7 @@ const FEW: usize = 16;
 pub struct Layer {
     source: Box<dyn ExtentSource>,
     size: u64,
-    path: PathBuf,
+    path: Arc<Path>,
     storage: Option<Arc<dyn Storage>>,
     format: &'static str,
     batch: Batch,
@@ -41,6 +40,8 @@ pub struct Layer {
     below: u64,
     /// How many ranges were taken from the batch.
     taken: usize,
+    /// What the source holds besides, as far as the core knows; counted while the layer is there.
+    _held: Option<Held>,
 }
 
 /// An error of a source that had appended extents before.
@@ -78,11 +79,15 @@ struct HostRun {
 
 impl Layer {
     /// The layer of the image `path`, opened by the format called `format`.
-    pub fn new(source: Box<dyn ExtentSource>, path: &Path, format: &'static str) -> Self {
+    pub fn new(
+        source: Box<dyn ExtentSource>,
+        path: impl Into<Arc<Path>>,
+        format: &'static str,
+    ) -> Self {
         Self {
             size: source.virtual_size(),
             source,
-            path: path.to_owned(),
+            path: path.into(),
             storage: None,
             format,
             batch: Batch::default(),
@@ -95,12 +100,20 @@ impl Layer {
             buffered: 0,
             below: 0,
             taken: usize::MAX,
+            _held: None,
         }
     }
 
+    /// Keeps the count of what the source holds for as long as the layer.
+    #[must_use]
+    pub(crate) fn holding(mut self, held: Held) -> Self {
+        self._held = Some(held);
+        self
+    }
+
     /// Has the source's buffers counted, and given back if that is too much.
-    pub(crate) fn settle(&mut self, buffers: &mut Buffers) {
-        buffers.settle(self.source.as_mut(), &mut self.buffered);
+    pub(crate) fn settle(&mut self, buffers: &mut Buffers, context: &Context) {
+        buffers.settle(self.source.as_mut(), &mut self.buffered, context.memory.total());
     }
 
     /// Says which file the layer was opened from.
@@ -137,7 +150,7 @@ impl Layer {
     ) -> Result<(Status, u64)> {
         if at < self.extent_start || at >= self.batch.cursor() {
             self.load(at, end, context)?;
-            self.settle(buffers);
+            self.settle(buffers, context);
         }
         while at >= self.extent_end {
             if self.index >= self.batch.extents().len() {
@@ -326,7 +339,7 @@ impl Layer {
         let name = self.source.files().get(index);
         let text = format!(
             "{what} past the end of {}: {length:#x} bytes at {:#x}, but the file ends at {end:#x}",
-            shown_path(name.map_or(&self.path, |file| &file.name)),
+            shown_path(&name.map_or_else(|| self.path.to_path_buf(), |file| file.name.to_path())),
             place.offset,
         );
         context.notices.concern(&self.path);
@@ -374,9 +387,7 @@ impl Layer {
 /// The layers of a disk, top first: where one does not decide, the next is asked.
 pub struct Chain {
     layers: Vec<Layer>,
-    files: Vec<PathBuf>,
-    /// Of each of `files`.
-    storages: Vec<Option<Arc<dyn Storage>>>,
+    files: Arc<[ImageFile]>,
     context: Arc<Context>,
     /// Up to where the disk has been asked about, and the layer that answers there: those above
     /// it are absent, each up to its limit.
@@ -399,7 +410,6 @@ impl Chain {
         let below = layers.len() as u64 - 1;
         Limits::check("the number of backing files", below, context.limits.depth as u64)?;
         let mut files = Vec::new();
-        let mut storages = Vec::new();
         let mut buffers = Buffers::default();
         let extents = Buffers::extents(layers.len());
         let below: Vec<u64> = layers.iter().skip(1).map(|layer| layer.size).collect();
@@ -408,22 +418,22 @@ impl Chain {
         }
         for layer in &mut layers {
             layer.buffered = 0;
-            layer.settle(&mut buffers);
+            layer.settle(&mut buffers, &context);
             layer.batch.bound(extents);
             // Within a layer, equal names are one file: extents in them may merge. Names are texts
             // here: those that lead to one file, as `a/b` and `a//b` do, are not equal.
-            let mut known: HashMap<&OsStr, u32> = HashMap::new();
+            let mut known: HashMap<&FileName, u32> = HashMap::new();
             for file in layer.source.files() {
                 let next = u32::try_from(files.len())
                     .map_err(|_| Error::new(ErrorKind::Limit, "more than 2^32 files"))?;
-                let number = *known.entry(file.name.as_os_str()).or_insert_with(|| {
-                    files.push(file.name.clone());
-                    storages.push(file.storage.clone());
+                let number = *known.entry(&file.name).or_insert_with(|| {
+                    files.push(file.clone());
                     next
                 });
                 let end = match &file.storage {
                     Some(storage) => {
-                        check_length(storage.as_ref()).map_err(|e| e.in_file(&file.name))?;
+                        check_length(storage.as_ref())
+                            .map_err(|e| e.in_file(&file.name.to_path()))?;
                         storage.len().next_multiple_of(SECTOR)
                     }
                     None => u64::MAX,
@@ -432,7 +442,8 @@ impl Chain {
             }
         }
         let (reached, asked, limits) = (0, 0, Vec::new());
-        Ok(Self { layers, files, storages, context, reached, asked, limits, buffers })
+        let files = files.into();
+        Ok(Self { layers, files, context, reached, asked, limits, buffers })
     }
 
     /// Length of the disk in bytes: the top layer's.
@@ -446,13 +457,8 @@ impl Chain {
     }
 
     /// The files of all layers; [`Row::file`](crate::Row::file) counts these.
-    pub fn files(&self) -> &[PathBuf] {
+    pub fn files(&self) -> &Arc<[ImageFile]> {
         &self.files
-    }
-
-    /// The bytes of [`Chain::files`], in the same order; `None` for a file that was not opened.
-    pub fn storages(&self) -> &[Option<Arc<dyn Storage>>] {
-        &self.storages
     }
 
     /// Ends a map: what a source failed with after it had answered to the end, a warning that was
@@ -471,30 +477,39 @@ impl Chain {
     /// Warns about every file that was opened for the chain and written to since: what was read
     /// may not fit together.
     fn check_unchanged(&self) -> Result<()> {
-        let images = self.layers.iter().filter_map(|layer| {
-            let storage = layer.storage.as_ref()?;
-            Some((layer.path.as_path(), storage))
-        });
-        let members = self.files.iter().zip(&self.storages).filter_map(|(name, storage)| {
-            let storage = storage.as_ref()?;
-            Some((name.as_path(), storage))
-        });
         let mut examined = HashSet::new();
-        for (name, storage) in images.chain(members) {
-            if !examined.insert(Arc::as_ptr(storage).cast::<()>()) {
-                continue;
+        for layer in &self.layers {
+            if let Some(storage) = &layer.storage {
+                self.check_file(storage, &mut examined, || layer.path.to_path_buf())?;
             }
-            self.context.notices.concern(name);
-            storage
-                .has_changed()
-                .map_err(|error| Error::io("cannot examine the file", error))
-                .and_then(|changed| match changed {
-                    true => self.context.notices.warn("the file was written to while it was read"),
-                    false => Ok(()),
-                })
-                .map_err(|error| error.in_file(name))?;
+        }
+        for file in self.files.iter() {
+            if let Some(storage) = &file.storage {
+                self.check_file(storage, &mut examined, || file.name.to_path())?;
+            }
         }
         Ok(())
+    }
+
+    /// Warns about a file that was written to, unless it is among those `examined`.
+    fn check_file(
+        &self,
+        storage: &Arc<dyn Storage>,
+        examined: &mut HashSet<*const ()>,
+        name: impl Fn() -> PathBuf,
+    ) -> Result<()> {
+        if !examined.insert(Arc::as_ptr(storage).cast()) {
+            return Ok(());
+        }
+        let outcome = match storage.has_changed() {
+            Ok(false) => return Ok(()),
+            Ok(true) => {
+                self.context.notices.concern(&name());
+                self.context.notices.warn("the file was written to while it was read")
+            }
+            Err(error) => Err(Error::io("cannot examine the file", error)),
+        };
+        outcome.map_err(|error| error.in_file(&name()))
     }
 
     /// Appends rows for the disk from `at` to at most `end`, and returns how far they go.

@@ -14,7 +14,7 @@ const MAX_QUOTED: usize = 256;
 
 /// Bytes that a path in a message has at most, escapes included (instar's own limit). Linux opens
 /// no path that is longer.
-const MAX_PATH: usize = 4096;
+const MAX_SHOWN: usize = 4096;
 
 /// Whether a character has no shape of its own: control characters, and those of the Unicode
 /// categories Cf (format, such as those that turn the direction of what follows), Zl and Zp
@@ -84,7 +84,7 @@ pub fn shortened<T: AsRef<[u8]> + ?Sized>(text: &T) -> Shown<'_> {
 /// A path for the start of a message: without quotes, escaped, and whole unless it is longer than
 /// any path of a file that could be opened.
 pub fn shown_path(path: &Path) -> Shown<'_> {
-    Shown { text: path.as_os_str().as_bytes(), most: MAX_PATH, in_quotes: false }
+    Shown { text: path.as_os_str().as_bytes(), most: MAX_SHOWN, in_quotes: false }
 }
 
 /// A text as a message shows it.

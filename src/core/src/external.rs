@@ -9,13 +9,21 @@
 //!   them and below the directories that the user allows, and nowhere else.
 //!
 //! How following is made safe: the name is resolved to a path without symbolic links and `..`,
-//! and only if that lies below an allowed directory is it opened: from the handle of that
-//! directory, component by component, following no symbolic link. Whoever swaps a component
-//! between the two steps gets an error, not another file. Only regular files are opened;
-//! anything else is recognised before it is opened. Names that look like a protocol are never
-//! interpreted.
+//! in a bounded number of steps, and only if that lies below an allowed directory is it opened:
+//! from the handle of that directory, component by component, following no symbolic link. If a
+//! component is swapped between the two, the result is an error, not another file. Only regular
+//! files are opened; anything else is recognised before it is opened. Names that look like a
+//! protocol are never interpreted.
+//!
+//! An image that was given as a descriptor or a device has no directory of its own: see
+//! [`Location`].
 
-use std::cell::OnceCell;
+mod location;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
@@ -27,6 +35,9 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
+pub use self::location::Location;
+use self::location::Place;
+use self::walk::{Directory, Lost, MAX_PATH, Steps, directory_flags, resolve, too_far};
 use crate::{Advice, Error, ErrorKind, FileStorage, ImageFile, Result, Storage, quoted};
 
 /// What to do about other files that an image names.
@@ -105,81 +116,6 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// A directory below which files may be opened. Held open, so that it stays the same one.
-#[derive(Debug)]
-struct Directory {
-    handle: OwnedFd,
-    /// Absolute, without symbolic links and `..`.
-    canonical: PathBuf,
-}
-
-impl Directory {
-    fn open(path: &Path) -> io::Result<Self> {
-        let canonical = path.canonicalize()?;
-        let handle = rustix::fs::open(&canonical, directory_flags(), Mode::empty())?;
-        Ok(Self { handle, canonical })
-    }
-}
-
-/// Flags for a directory that is only walked through.
-fn directory_flags() -> OFlags {
-    let walk = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Where there are handles without the right to read, search permission is enough.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    return walk | OFlags::PATH;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    return walk | OFlags::RDONLY;
-}
-
-/// Where an image is: the starting point of the names that it stores.
-#[derive(Debug)]
-pub struct Location {
-    path: PathBuf,
-    /// Opened when a name is followed, for most images never.
-    directory: OnceCell<Directory>,
-}
-
-impl Location {
-    /// The location of the image at `path`, which the user typed.
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), directory: OnceCell::new() }
-    }
-
-    /// The image's name, as typed or as named by another image.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The path up to and including the last slash; empty if there is none.
-    fn prefix(&self) -> &OsStr {
-        let bytes = self.path.as_os_str().as_bytes();
-        let length = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-        OsStr::from_bytes(bytes.get(..length).unwrap_or_default())
-    }
-
-    fn directory(&self) -> Result<&Directory> {
-        if let Some(directory) = self.directory.get() {
-            return Ok(directory);
-        }
-        let prefix = Path::new(self.prefix());
-        let path = if prefix.as_os_str().is_empty() { Path::new(".") } else { prefix };
-        let opened = Directory::open(path)
-            .map_err(|error| Error::io("cannot open the directory of the image", error))?;
-        Ok(self.directory.get_or_init(|| opened))
-    }
-
-    /// The path that `name`, stored in the image, stands for. Nothing is normalised, as in
-    /// qemu's File column.
-    fn beside(&self, name: &OsStr) -> PathBuf {
-        if name.as_bytes().starts_with(b"/") {
-            return name.into();
-        }
-        let mut path = self.prefix().to_owned();
-        path.push(name);
-        path.into()
-    }
-}
-
 /// A file that was opened because an image names it.
 pub struct Found {
     /// Its bytes.
@@ -193,6 +129,7 @@ pub struct Found {
 pub struct Opener {
     policy: Policy,
     read_unit: Option<u64>,
+    steps: Steps,
 }
 
 #[derive(Debug, Default)]
@@ -221,7 +158,7 @@ impl Opener {
                 Policy::Follow(allow_under.into_iter().map(open).collect::<Result<_>>()?)
             }
         };
-        Ok(Self { policy, read_unit: None })
+        Ok(Self { policy, read_unit: None, steps: Steps::default() })
     }
 
     /// Opens files with this [`Storage::read_unit`].
@@ -239,8 +176,8 @@ impl Opener {
     pub fn directories(&self, image: &Path) -> Option<Vec<OwnedFd>> {
         let Policy::Follow(allowed) = &self.policy else { return None };
         // A layer lies below one of these, and so does its own directory.
-        let beside = Location::new(image);
-        let beside = beside.directory().ok();
+        let image = Location::new(image);
+        let beside = image.place().ok().and_then(Place::beside);
         let all = beside.into_iter().chain(allowed);
         Some(all.filter_map(|directory| directory.handle.try_clone().ok()).collect())
     }
@@ -256,16 +193,41 @@ impl Opener {
         match &self.policy {
             Policy::Refuse => Err(refusal(first.role, names())),
             Policy::Ignore => Ok(names()
-                .map(|name| ImageFile { name: from.beside(name), storage: None })
+                .map(|name| ImageFile { name: from.name.beside(name), storage: None })
                 .collect()),
-            Policy::Follow(allowed) => references
-                .iter()
-                .map(|reference| {
-                    let found = self.open(allowed, from, reference.role, &reference.name)?;
-                    Ok(ImageFile { name: found.location.path, storage: Some(found.storage) })
-                })
-                .collect(),
+            Policy::Follow(allowed) => self.follow(allowed, from, references),
         }
+    }
+
+    /// Opens each file once, however often and under however many names it is named.
+    fn follow(
+        &self,
+        allowed: &[Directory],
+        from: &Location,
+        references: &[Reference],
+    ) -> Result<Vec<ImageFile>> {
+        let mut files: Vec<ImageFile> = Vec::with_capacity(references.len());
+        let mut by_name: HashMap<&OsStr, usize> = HashMap::new();
+        let mut by_identity: HashMap<(u64, u64), Arc<dyn Storage>> = HashMap::new();
+        let mut open = |Reference { role, name }: &Reference| {
+            let mut storage: Arc<dyn Storage> = self.open(allowed, from, *role, name)?.storage;
+            if let Some(identity) = storage.identity() {
+                storage = Arc::clone(by_identity.entry(identity).or_insert(storage));
+            }
+            Ok(ImageFile { name: from.name.beside(name), storage: Some(storage) })
+        };
+        for reference in references {
+            let known = by_name.get(reference.name.as_os_str()).and_then(|index| files.get(*index));
+            let file = match known {
+                Some(file) => file.clone(),
+                None => {
+                    by_name.insert(&reference.name, files.len());
+                    open(reference)?
+                }
+            };
+            files.push(file);
+        }
+        Ok(files)
     }
 
     /// Opens, one after the other, what may be the layer below the image at `from`, best name
@@ -291,7 +253,12 @@ impl Opener {
                 Role::Parent => from_windows(name),
                 _ => name.clone(),
             };
-            self.open(allowed, from, backing.role, &here)
+            let found = self.open(allowed, from, backing.role, &here)?;
+            let name = from.name.beside(&here);
+            // Names in that file start from its own name, not from where that leads.
+            let place = Place::Directory { beside: found.beside, start: Some(found.start) };
+            let location = Location::named(name, place);
+            Ok(Found { storage: found.storage, location })
         })))
     }
 
@@ -302,11 +269,11 @@ impl Opener {
         from: &Location,
         role: Role,
         name: &OsStr,
-    ) -> Result<Found> {
+    ) -> Result<OpenFile> {
         let denied = |reason| {
             let (noun, name) = (role.noun(), name.to_owned());
             let advice = match reason {
-                Reason::Outside { .. } => Advice::AllowDirectory,
+                Reason::Outside { .. } | Reason::Nowhere { .. } => Advice::AllowDirectory,
                 _ => Advice::IgnoreExternal,
             };
             Error::new(ErrorKind::External, Denied { noun, name, reason }).with_advice(advice)
@@ -317,15 +284,50 @@ impl Opener {
         if has_protocol(name) {
             return Err(denied(Reason::Protocol));
         }
-        let path = from.beside(name);
         let failed =
             |error| Error::io(format!("cannot open the {} {}", role.noun(), Shown(name)), error);
-        let canonical = path.canonicalize().map_err(failed)?;
-        let beside = from.directory()?;
-        let (root, rest) = std::iter::once(beside)
+        let lost = |lost| match lost {
+            Lost::Io(error) => failed(error),
+            Lost::TooFar => too_far(),
+        };
+        let place = from.place()?;
+        let start = match (place, allowed.first()) {
+            (Place::Directory { beside, start }, _) => start.as_ref().unwrap_or(beside),
+            // An absolute name starts at the root, whatever directory is asked.
+            (Place::Nowhere(_), Some(any)) if name.as_bytes().starts_with(b"/") => any,
+            (Place::Nowhere(directory), _) => {
+                return Err(denied(Reason::Nowhere { directory: directory.clone() }));
+            }
+        };
+        // What the file itself names starts from the directory in its name; the rest of the name
+        // may be a symbolic link.
+        let whole = name.as_bytes();
+        let last = whole.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let mut links = 0;
+        let (directory, own) = whole.split_at_checked(last).unwrap_or((&[], whole));
+        if from.name.beside(name).len() > MAX_PATH {
+            return Err(failed(rustix::io::Errno::NAMETOOLONG.into()));
+        }
+        let mut resolved = |from: &Directory, part: &[u8]| {
+            resolve(from, OsStr::from_bytes(part), &mut links, &self.steps).map_err(lost)
+        };
+        let start = resolved(start, directory)?.directory;
+        let found = resolved(&start, own)?;
+        let canonical = found.canonical();
+        let (root, rest) = place
+            .beside()
+            .into_iter()
             .chain(allowed)
             .find_map(|root| Some((root, canonical.strip_prefix(&root.canonical).ok()?)))
-            .ok_or_else(|| denied(Reason::Outside { directory: beside.canonical.clone() }))?;
+            .ok_or_else(|| {
+                denied(match place {
+                    Place::Directory { beside, .. } => {
+                        Reason::Outside { directory: beside.canonical.clone() }
+                    }
+                    Place::Nowhere(directory) => Reason::Nowhere { directory: directory.clone() },
+                })
+            })?;
+        self.steps.take(rest.components().count() as u64).map_err(lost)?;
         let (file, handle) = match open_beneath(root, rest) {
             Ok(Opened::File(file, handle)) => (file, handle),
             Ok(Opened::Other(what)) => return Err(denied(Reason::NotAFile { what })),
@@ -335,10 +337,18 @@ impl Opener {
         if let Some(unit) = self.read_unit {
             storage = storage.with_read_unit(unit);
         }
-        let parent = canonical.parent().unwrap_or(Path::new("/")).to_owned();
-        let directory = OnceCell::from(Directory { handle, canonical: parent });
-        Ok(Found { storage: Arc::new(storage), location: Location { path, directory } })
+        let beside = Directory { handle, canonical: found.directory.canonical };
+        Ok(OpenFile { storage: Arc::new(storage), beside, start })
     }
+}
+
+/// A file that a name led to.
+struct OpenFile {
+    storage: Arc<dyn Storage>,
+    /// The directory that it is in.
+    beside: Directory,
+    /// The directory in its name.
+    start: Directory,
 }
 
 enum Opened {
@@ -416,6 +426,7 @@ enum Reason {
     NoName,
     Protocol,
     Outside { directory: PathBuf },
+    Nowhere { directory: PathBuf },
     NotAFile { what: &'static str },
 }
 
@@ -430,6 +441,10 @@ impl fmt::Display for Reason {
             Self::Outside { directory } => {
                 let directory = Shown(directory.as_os_str());
                 write!(f, "which is not below the image's directory {directory}")
+            }
+            Self::Nowhere { directory } => {
+                let directory = Shown(directory.as_os_str());
+                write!(f, "which is not followed from a descriptor or device in {directory}")
             }
         }
     }
@@ -453,143 +468,17 @@ fn nameless(role: Role) -> Error {
 
 /// Names for a message, quoted and not too many.
 pub(crate) fn listed<'a>(names: impl Iterator<Item = &'a OsStr>, between: &str) -> String {
-    let names: Vec<String> = names.map(|name| Shown(name).to_string()).collect();
-    let mut list = names.get(..LISTED).unwrap_or(&names).join(between);
-    if let Some(more) = names.len().checked_sub(LISTED).filter(|more| *more > 0) {
+    let mut list = String::new();
+    let mut more: usize = 0;
+    for (index, name) in names.enumerate() {
+        match index {
+            0 => list.push_str(&Shown(name).to_string()),
+            _ if index < LISTED => list.push_str(&format!("{between}{}", Shown(name))),
+            _ => more = more.saturating_add(1),
+        }
+    }
+    if more > 0 {
         list.push_str(&format!(" and {more} more"));
     }
     list
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use pretty_assertions::assert_eq;
-
-    fn extents(names: &[&str]) -> Vec<Reference> {
-        names.iter().map(|name| Reference { role: Role::Extent, name: name.into() }).collect()
-    }
-
-    fn follow(allow_under: &[&Path]) -> Opener {
-        let allow_under = allow_under.iter().map(|path| path.to_path_buf()).collect();
-        Opener::new(ExternalPolicy::Follow { allow_under }).unwrap()
-    }
-
-    fn outcome(
-        opener: &Opener,
-        image: &Path,
-        name: &str,
-    ) -> std::result::Result<PathBuf, (String, Option<Advice>)> {
-        let files = opener.members(&Location::new(image), &extents(&[name]));
-        let said = |error: Error| (error.to_string(), error.advice());
-        files.map(|files| files[0].name.clone()).map_err(said)
-    }
-
-    #[test]
-    fn refusing_names_every_reference() {
-        let opener = Opener::default();
-        let image = Location::new(Path::new(".//dir/x.vmdk"));
-        let error = opener.members(&image, &extents(&["a\n.vmdk", "b.vmdk"])).err().unwrap();
-        assert_eq!(error.kind(), ErrorKind::External);
-        assert_eq!(
-            error.to_string(),
-            "the image names another file (extent file \"a\\n.vmdk\", \"b.vmdk\"), which is not \
-             opened"
-        );
-        assert_eq!(error.advice(), Some(Advice::ChooseExternalPolicy));
-        let many: Vec<String> = (0..10).map(|i| i.to_string()).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        let error = opener.members(&image, &extents(&many)).err().unwrap();
-        assert!(error.to_string().contains("\"7\" and 2 more"));
-        assert!(opener.members(&image, &[]).unwrap().is_empty());
-    }
-
-    #[test]
-    fn ignoring_opens_nothing_and_names_files_beside_the_image() {
-        let opener = Opener::new(ExternalPolicy::Ignore).unwrap();
-        for (image, name, path) in [
-            (".//dir/x.vmdk", "../a", ".//dir/../a"),
-            ("x.vmdk", "a", "a"),
-            ("dir/x.vmdk", "/a", "/a"),
-        ] {
-            let files = opener.members(&Location::new(Path::new(image)), &extents(&[name]));
-            let files = files.unwrap();
-            assert!(files[0].storage.is_none());
-            assert_eq!(files[0].name.to_str(), Some(path));
-        }
-    }
-
-    #[test]
-    fn following_stays_below_the_directories() {
-        let top = tempfile::tempdir().unwrap();
-        let at = |name: &str| top.path().join(name);
-        std::fs::create_dir_all(at("vm/sub")).unwrap();
-        std::fs::create_dir(at("other")).unwrap();
-        for file in ["vm/base", "vm/sub/deep", "other/secret"] {
-            std::fs::write(at(file), b"x").unwrap();
-        }
-        std::os::unix::fs::symlink("sub/deep", at("vm/inside")).unwrap();
-        std::os::unix::fs::symlink("../other/secret", at("vm/escape")).unwrap();
-        std::os::unix::fs::symlink(at("vm/sub"), at("vm/absolute")).unwrap();
-        let image = at("vm/top.qcow2");
-
-        let opener = follow(&[]);
-        let absolute = at("vm/base");
-        for name in ["base", "sub/deep", "sub/../base", "inside", "absolute/deep", "./base"] {
-            assert_eq!(outcome(&opener, &image, name), Ok(at("vm").join(name)), "{name}");
-        }
-        assert_eq!(outcome(&opener, &image, absolute.to_str().unwrap()), Ok(absolute));
-        for name in ["../other/secret", "escape", "/etc/passwd", "sub/../../other/secret"] {
-            let (error, advice) = outcome(&opener, &image, name).unwrap_err();
-            assert_eq!(advice, Some(Advice::AllowDirectory), "{name}: {error}");
-            assert!(error.contains("is not below the image's directory"), "{name}: {error}");
-            assert!(error.contains(name), "{name}: {error}");
-        }
-        let wider = follow(&[&at("other")]);
-        for name in ["../other/secret", "escape"] {
-            assert!(outcome(&wider, &image, name).is_ok(), "{name}");
-        }
-        assert!(outcome(&wider, &image, "/etc/passwd").is_err());
-    }
-
-    #[test]
-    fn only_regular_files_are_followed_and_protocols_never() {
-        let top = tempfile::tempdir().unwrap();
-        let image = top.path().join("image");
-        rustix::fs::mkfifoat(rustix::fs::CWD, top.path().join("fifo"), Mode::RUSR).unwrap();
-        let opener = follow(&[Path::new("/dev")]);
-        for (name, text) in [
-            ("fifo", "which is a FIFO"),
-            (".", "which is a directory"),
-            ("/dev/null", "which is a device"),
-            ("nbd://host/x", "looks like a protocol"),
-            ("json:{\"driver\":\"file\"}", "looks like a protocol"),
-            ("fd:3", "looks like a protocol"),
-            ("file:fifo", "looks like a protocol"),
-            ("", "which is not a file name"),
-            ("a\0b", "which is not a file name"),
-            ("nope", "cannot open the extent file \"nope\""),
-        ] {
-            let (error, advice) = outcome(&opener, &image, name).unwrap_err();
-            assert!(error.contains(text), "{name}: {error}");
-            let expected = (name != "nope").then_some(Advice::IgnoreExternal);
-            assert_eq!(advice, expected, "{name}: {error}");
-        }
-    }
-
-    #[test]
-    fn windows_names() {
-        for (stored, here) in [
-            (".\\base.vhd", "base.vhd"),
-            ("..\\dir\\base.vhd", "../dir/base.vhd"),
-            ("base.vhd", "base.vhd"),
-            ("C:\\vm\\base.vhd", "base.vhd"),
-            ("\\\\server\\share\\base.vhd", "base.vhd"),
-            ("\\\\?\\Volume{1234}\\vm\\base.vhd", "base.vhd"),
-            ("file://localhost/vm/base.vhd", "base.vhd"),
-            ("/vm/base.vhd", "/vm/base.vhd"),
-        ] {
-            assert_eq!(from_windows(OsStr::new(stored)), here, "{stored}");
-        }
-    }
 }

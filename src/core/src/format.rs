@@ -1,11 +1,11 @@
 //! What a format is: the two traits that a plugin implements.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::{
-    Backing, Batch, Confidence, Limits, Location, Notices, Opener, Probe, QemuVersion, Reference,
-    Result, Storage, check_length,
+    Backing, Batch, Confidence, FileName, Held, Limits, Location, Memory, Notices, Opener, Probe,
+    QemuVersion, Reference, Result, Storage, check_length,
 };
 
 /// What holds for every file of one map.
@@ -19,6 +19,24 @@ pub struct Context {
     pub opener: Opener,
     /// Where warnings go.
     pub notices: Notices,
+    /// What the layers hold in memory.
+    pub memory: Memory,
+}
+
+impl Context {
+    /// Counts `bytes` that a layer is about to hold in memory for as long as it is open, for what
+    /// is called `what`, until the answer is dropped. Buffers that
+    /// [`ExtentSource::release`] gives back are not counted here.
+    ///
+    /// The core counts the names that a source has in [`ExtentSource::files`] and
+    /// [`ExtentSource::backing`]. What else grows with the image, the source has to count.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) if all layers together would hold more than
+    /// [`Limits::held`].
+    pub fn hold(&self, what: &'static str, bytes: u64) -> Result<Held> {
+        self.memory.hold(what, bytes, self.limits.held)
+    }
 }
 
 /// A file to be opened as an image.
@@ -39,12 +57,14 @@ impl Image<'_> {
     /// # Errors
     /// As [`Opener::members`].
     pub fn members(&self, references: &[Reference]) -> Result<Vec<ImageFile>> {
+        // Counted again when they are part of a layer.
+        let _held = self.context.hold(FILES, references.iter().map(reference_bytes).sum())?;
         self.context.opener.members(self.location, references)
     }
 
     /// The image's own file, as most formats give it in [`ExtentSource::files`].
     pub fn file(&self) -> ImageFile {
-        let name = self.location.path().to_owned();
+        let name = self.location.name().clone();
         ImageFile { name, storage: Some(Arc::clone(&self.storage)) }
     }
 }
@@ -53,11 +73,41 @@ impl Image<'_> {
 #[derive(Clone)]
 pub struct ImageFile {
     /// The name for the File column.
-    pub name: PathBuf,
+    pub name: FileName,
     /// Its bytes; `None` for a file that was not opened ([`ExternalPolicy::Ignore`]).
     ///
     /// [`ExternalPolicy::Ignore`]: crate::ExternalPolicy::Ignore
     pub storage: Option<Arc<dyn Storage>>,
+}
+
+/// What is counted for the files of a layer.
+const FILES: &str = "the list of the files that the image names";
+
+/// Bytes of memory that the name of a file takes besides its text: in the lists of the source and of
+/// the chain, and while names are looked up.
+const NAME_BYTES: u64 = 2 * size_of::<ImageFile>() as u64 + 96;
+
+/// Bytes of memory that an open file takes.
+const FILE_BYTES: u64 = 128;
+
+fn reference_bytes(reference: &Reference) -> u64 {
+    NAME_BYTES.saturating_add(reference.name.len() as u64)
+}
+
+/// Counts what the core knows a layer to hold: the files of `source` and the names of what is
+/// below.
+pub(crate) fn hold_names(context: &Context, source: &dyn ExtentSource) -> Result<Held> {
+    let files = source.files();
+    let names = files.iter().map(|file| NAME_BYTES.saturating_add(file.name.own_bytes()));
+    let storages = files.iter().filter_map(|file| file.storage.as_ref());
+    let open: HashSet<*const ()> = storages.map(|file| Arc::as_ptr(file).cast()).collect();
+    let open = (open.len() as u64).saturating_mul(FILE_BYTES);
+    let backing = source.backing().map_or(0, |backing| {
+        let names = backing.names.iter().map(|name| name.len() as u64);
+        let format = backing.format.as_ref().map_or(0, String::len) as u64;
+        names.sum::<u64>().saturating_add(format)
+    });
+    context.hold(FILES, names.sum::<u64>().saturating_add(open).saturating_add(backing))
 }
 
 /// An image format: knows whether a file is in it, and opens such a file.
@@ -175,4 +225,35 @@ pub fn open_layer(format: &dyn ImageFormat, image: Image<'_>) -> Result<Box<dyn 
             Ok(source)
         })
         .map_err(|error| error.in_format(format.name()).in_file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStorage;
+    use crate::testkit::ListSource;
+    use pretty_assertions::assert_eq;
+
+    #[test]
+    fn the_files_of_a_layer_are_counted_for_as_long_as_it_is_there() {
+        let mut context = Context::default();
+        context.limits.held = 1000;
+        let open: Arc<dyn Storage> = Arc::new(MemoryStorage::new(1));
+        for (name, storage, bytes) in [
+            ("name", None, NAME_BYTES + 4),
+            // The directory is shared.
+            ("dir/name", None, NAME_BYTES + 4),
+            ("name", Some(open), NAME_BYTES + 4 + FILE_BYTES),
+        ] {
+            let source = ListSource::new(Vec::new(), name, storage);
+            let held = hold_names(&context, &source).unwrap();
+            assert_eq!(context.memory.total(), bytes);
+            drop(held);
+            assert_eq!(context.memory.total(), 0);
+        }
+        let long = ListSource::new(Vec::new(), &"x".repeat(1000), None);
+        let error = hold_names(&context, &long).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Limit);
+        assert!(error.to_string().starts_with("the list of the files that the image names would"));
+    }
 }

@@ -18,6 +18,8 @@ mod fields;
 mod format;
 mod limits;
 mod long_runs;
+mod memory;
+mod name;
 mod notices;
 mod open;
 mod references;
@@ -42,6 +44,8 @@ pub use external::{Backing, ExternalPolicy, Found, Location, Opener, Reference, 
 pub use fields::Fields;
 pub use format::{Context, ExtentSource, Image, ImageFile, ImageFormat, open_layer};
 pub use limits::Limits;
+pub use memory::{Held, Memory};
+pub use name::FileName;
 pub use notices::{Notice, Notices, Severity};
 pub use open::open_chain;
 pub use references::References;

@@ -15,11 +15,21 @@ pub struct Limits {
     pub description: u64,
     /// Bytes of a log that is replayed in memory.
     pub log: u64,
+    /// Bytes of memory that the layers of a chain hold for as long as they are open: lists of
+    /// extents and of files, names, the updates of logs. Buffers, which can be given back, have a
+    /// bound of their own.
+    pub held: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { depth: 200, table_window: 4 << 20, description: 1 << 20, log: 64 << 20 }
+        Self {
+            depth: 200,
+            table_window: 4 << 20,
+            description: 1 << 20,
+            log: 64 << 20,
+            held: 16 << 20,
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use crate::{Error, ErrorKind, Result};
 /// must not fill a log.
 const MAX_NOTICES: usize = 20;
 
+/// Bytes of one warning: what is longer is cut (our own limit). Names in an image may be a MiB long.
+const MAX_TEXT: usize = 16 << 10;
+
 /// How serious a [`Notice`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -73,7 +76,8 @@ impl Notices {
     /// # Errors
     /// [`ErrorKind::Strict`] if warnings are errors.
     pub fn warn(&self, text: impl Into<String>) -> Result<()> {
-        let text = text.into();
+        let mut text = text.into();
+        cut(&mut text);
         if self.strict {
             let error = Error::new(ErrorKind::Strict, text.clone());
             let mut state = self.state();
@@ -125,6 +129,16 @@ impl Notices {
     }
 }
 
+/// Cuts a text that is too long for a warning.
+fn cut(text: &mut String) {
+    if text.len() > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.shrink_to_fit();
+        text.push_str("...");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -147,6 +161,16 @@ mod tests {
             notices.warn(i.to_string()).unwrap();
         }
         assert_eq!(got.lock().unwrap().len(), MAX_NOTICES);
+    }
+
+    #[test]
+    fn a_long_warning_is_cut() {
+        let error = |text: String| Notices::new(true, |_| {}).warn(text).unwrap_err().to_string();
+        assert_eq!(error("x".repeat(MAX_TEXT)), "x".repeat(MAX_TEXT));
+        assert_eq!(error("x".repeat(MAX_TEXT + 1)), "x".repeat(MAX_TEXT) + "...");
+        // Not within a character.
+        let text = "x".to_owned() + &"ü".repeat(MAX_TEXT);
+        assert_eq!(error(text), "x".to_owned() + &"ü".repeat(MAX_TEXT / 2 - 1) + "...");
     }
 
     #[test]

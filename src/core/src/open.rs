@@ -1,10 +1,11 @@
 //! From a file to a chain: which format each layer is in, and which layer comes below.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::buffers::Buffers;
 use crate::external::{Found, listed};
+use crate::format::hold_names;
 use crate::{
     Advice, Backing, Chain, Context, Error, ErrorKind, ExtentSource, Image, ImageFormat, Layer,
     Location, Registry, Result, Storage, detect, open_layer, quoted,
@@ -33,7 +34,7 @@ pub fn open_chain(
     let top = Found { storage, location: Location::new(path) };
     let mut next = Some(opening.open(top, format, &[])?);
     while let Some(Opened { mut layer, location }) = next.take() {
-        layer.settle(&mut buffers);
+        layer.settle(&mut buffers, context);
         if let Some(backing) = layer.source().backing() {
             next = opening.below(backing, &location, layer.format())?;
         }
@@ -73,9 +74,11 @@ impl Opening<'_> {
         let image =
             Image { storage: Arc::clone(&storage), location: &location, context: self.context };
         let source = open_layer(format, image)?;
-        check_identity(wanted, source.as_ref())
+        let held = check_identity(wanted, source.as_ref())
+            .and_then(|()| hold_names(self.context, source.as_ref()))
             .map_err(|error| error.in_format(format.name()).in_file(path))?;
-        let layer = Layer::new(source, path, format.name()).opened_from(storage);
+        let path = location.shared_path();
+        let layer = Layer::new(source, path, format.name()).opened_from(storage).holding(held);
         Ok(Opened { layer, location })
     }
 
@@ -186,7 +189,7 @@ struct TooDeep {
 /// The files that were passed on the way down.
 #[derive(Default)]
 struct Trail {
-    seen: Vec<(Option<(u64, u64)>, PathBuf)>,
+    seen: Vec<(Option<(u64, u64)>, Arc<Path>)>,
 }
 
 impl Trail {
@@ -198,7 +201,7 @@ impl Trail {
     ) -> Result<()> {
         let identity = storage.identity();
         let again = identity.is_some() && self.seen.iter().any(|(seen, _)| *seen == identity);
-        self.seen.push((identity, location.path().to_owned()));
+        self.seen.push((identity, location.shared_path()));
         if again {
             let text = format!("the images name each other in a circle: {}", self.shown());
             return Err(Error::new(ErrorKind::External, text).with_advice(Advice::IgnoreExternal));

@@ -48,6 +48,7 @@ fn ignoring() -> Context {
         qemu: QemuVersion::NEWEST,
         opener: Opener::new(ExternalPolicy::Ignore).expect("ignoring opens nothing"),
         notices: Notices::default(),
+        ..Context::default()
     }
 }
 

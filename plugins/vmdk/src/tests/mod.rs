@@ -16,7 +16,7 @@ use pretty_assertions::assert_eq;
 use crate::Vmdk;
 use crate::descriptor::Descriptor;
 use crate::samples::{self, Cowd, Hosted, SeSparse, WITH_PARENT, text};
-use crate::source::VmdkSource;
+use crate::source::{Named, VmdkSource};
 
 const K: u64 = 1024;
 
@@ -252,7 +252,7 @@ fn a_text_descriptor_alone_decides_when_files_are_ignored() {
             (6 * 512, Status::Absent),
         ]
     );
-    let names: Vec<_> = source.files().iter().map(|file| file.name.to_str().unwrap()).collect();
+    let names: Vec<_> = source.files().iter().map(|file| file.name.to_string()).collect();
     assert_eq!(names, ["a", "b", "c", "e"]);
 }
 
@@ -271,12 +271,14 @@ fn a_text_descriptor_is_refused_with_its_files_by_default() {
 
 /// A disk of these lines with these files, opened.
 fn composed(lines: &str, files: Vec<Vec<u8>>) -> instar_core::Result<VmdkSource> {
-    let descriptor = Descriptor::parse(&text("vmfs", lines), 0)?;
+    let text = text("vmfs", lines);
+    let descriptor = Descriptor::parse(&text, 0)?;
     let files = files.into_iter().enumerate().map(|(index, bytes)| ImageFile {
-        name: index.to_string().into(),
+        name: index.to_string().as_str().into(),
         storage: Some(Arc::new(MemoryStorage::from_bytes(bytes))),
     });
-    VmdkSource::composed(&descriptor.extents, files.collect(), None, &context())
+    let named = Named::of(&descriptor.extents);
+    VmdkSource::composed(&descriptor.extents, &named, files.collect(), None, &context())
 }
 
 #[test]
@@ -302,6 +304,45 @@ fn grains_of_opened_extents_are_cut_at_the_end_of_their_extent() {
     let size = (100 + 8 + 20 + 5000) * 512;
     assert_eq!(list.iter().map(|(length, _)| length).sum::<u64>(), size);
     assert_eq!(check_source(open), 13);
+}
+
+#[test]
+fn extents_in_one_file_share_it_and_its_grain_tables() {
+    let lines = "RW 1 SPARSE \"0\"\nRW 8 FLAT \"1\" 1\nRW 9 SPARSE \"0\"\nRW 4 FLAT \"1\" 9\n";
+    let sparse = Hosted { descriptor: "", descriptor_sector: 0, ..Default::default() }.build();
+    let open = || Ok(composed(lines, vec![sparse.clone(), vec![1; 13 * 512]])?);
+    let mut source = open().unwrap();
+    let names: Vec<_> = source.files().iter().map(|file| file.name.to_string()).collect();
+    assert_eq!(names, ["0", "1"]);
+    assert_eq!(source.opened_tables(), 1);
+    let list = extents(&mut source).unwrap();
+    let flat = |sector: u64| Status::DataOverHoles(Place::in_file(1, sector * 512));
+    let first: Vec<_> = list.iter().take_while(|(_, status)| *status != flat(1)).collect();
+    assert!(first.len() > 3, "{first:?}");
+    let second: Vec<_> = list.iter().skip(first.len() + 1).take(first.len()).collect();
+    assert_eq!(first, second);
+    assert_eq!(list.get(2 * first.len() + 1), Some(&(4 * 512, flat(9))));
+    check_source(|| open().map(|source| Box::new(source) as Box<dyn ExtentSource>));
+}
+
+#[test]
+fn lists_that_would_take_too_much_memory_are_refused() {
+    let open = |held| {
+        let mut context = Context::default();
+        context.limits.held = held;
+        let storage = MemoryStorage::from_bytes(text("vmfs", &"RW 1 ZERO\n".repeat(100)));
+        let opened = open_with(&Vmdk, storage, &Arc::new(context));
+        opened.map(|_| ()).map_err(|error| (error.kind(), error.to_string()))
+    };
+    for (held, what) in
+        [(5000, "what the descriptor says"), (8000, "the list of the disk's extents")]
+    {
+        let (kind, error) = open(held).unwrap_err();
+        assert_eq!(kind, ErrorKind::Limit, "{held}");
+        assert!(error.starts_with(&format!("vmdk: {what} would take ")), "{error}");
+        assert!(error.ends_with(&format!("at most {held} are allowed")), "{error}");
+    }
+    assert_eq!(open(20_000), Ok(()));
 }
 
 #[test]

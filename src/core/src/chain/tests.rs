@@ -23,7 +23,7 @@ fn rows(layers: Vec<Layer>, window: Window) -> Vec<(u64, u64, u32, &'static str,
         }
         for row in rows {
             let file = &reader.chain().files()[row.file as usize];
-            let name = file.to_string_lossy().into_owned();
+            let name = file.name.to_string();
             let name = if row.flags.has_offset() { name } else { String::new() };
             all.push((row.start, row.length, row.depth, row.flags.state(), row.offset, name));
         }

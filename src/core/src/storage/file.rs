@@ -134,12 +134,13 @@ fn device_length(file: &File) -> u64 {
 /// What changes when a file is written to: length, and time of modification in seconds and
 /// nanoseconds.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp([i128; 3]);
+struct Stamp([i64; 3]);
 
 impl Stamp {
-    /// The widths of these differ between systems.
+    /// The widths of these differ between systems; all are far below 2^63.
     fn new(length: impl Into<i128>, time: impl Into<i128>, nanos: impl Into<i128>) -> Self {
-        Self([length.into(), time.into(), nanos.into()])
+        let narrow = |number: i128| i64::try_from(number).unwrap_or(i64::MAX);
+        Self([length.into(), time.into(), nanos.into()].map(narrow))
     }
 }
 
