@@ -418,3 +418,9 @@ fn tables_are_read_in_long_stretches() {
     let reads = meter.calls();
     assert!(reads <= 2 * windows as u64, "{reads} reads of {windows} windows");
 }
+
+/// Without what is remembered, each name of a table would cost all of it.
+#[test]
+fn a_table_that_is_named_again_is_not_decoded_again() {
+    assert_eq!(testkit::decoded(&Qcow, samples::shared()).unwrap(), 72_456);
+}

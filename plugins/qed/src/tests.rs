@@ -418,3 +418,9 @@ fn damaged_images_are_mapped_or_refused() {
         assert!(check_hostile(&Qed, &builder.bytes(), 2000) > 2000);
     }
 }
+
+/// Without what is remembered, each name of a table would cost all of it.
+#[test]
+fn a_table_that_is_named_again_is_not_decoded_again() {
+    assert_eq!(testkit::decoded(&Qed, samples::shared()).unwrap(), 52_864);
+}
