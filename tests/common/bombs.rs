@@ -252,7 +252,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
         args: JSON,
         end: End::Rows(1),
         make: |path| {
-            let mut header = vmdk_header(4 << 32, 2);
+            let mut header = vmdk_header(4 << 30, 2);
             header[4..12].copy_from_slice(&[2, 0, 0, 0, 5, 0, 0, 0]);
             let file = File::create(path)?;
             file.write_all_at(&header, 0)?;
@@ -264,17 +264,17 @@ pub(crate) const BOMBS: &[Bomb] = &[
         name: "again.vmdk",
         depth: 0,
         format: "vmdk",
-        about: "a descriptor that names one sparse extent 400 times, with a directory of 4 MiB that names one grain table",
+        about: "a descriptor that names one sparse extent 400 times, with a directory of 256 KiB that names one grain table",
         args: FOLLOW,
         end: End::Error("the number of table entries walked, many of them more than once, is"),
         make: |path| {
-            let mut header = vmdk_header(1 << 30, 2);
+            let mut header = vmdk_header(1 << 26, 2);
             header[4..12].copy_from_slice(&[2, 0, 0, 0, 5, 0, 0, 0]);
             let file = File::create(path.with_extension("extent.vmdk"))?;
             file.write_all_at(&header, 0)?;
             file.write_all_at(&1_u32.to_le_bytes().repeat(512), 64 * KIB)?;
-            file.write_all_at(&128_u32.to_le_bytes().repeat(1 << 20), MIB)?;
-            let text = descriptor("RW 1073741824 SPARSE \"again.extent.vmdk\"\n", 400);
+            file.write_all_at(&128_u32.to_le_bytes().repeat(1 << 16), MIB)?;
+            let text = descriptor("RW 67108864 SPARSE \"again.extent.vmdk\"\n", 400);
             fs::write(path, text.replace("twoGbMaxExtentFlat", "twoGbMaxExtentSparse"))
         },
     },

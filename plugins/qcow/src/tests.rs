@@ -436,3 +436,9 @@ fn spare_entries_are_not_examined() {
         assert_eq!(extents(source.as_mut()).unwrap(), expected, "{entry:#x}");
     }
 }
+
+/// Without what is remembered, each name of a table would cost all of it.
+#[test]
+fn a_table_that_is_named_again_is_not_decoded_again() {
+    assert_eq!(testkit::decoded(&Qcow, samples::shared()).unwrap(), 72_456);
+}

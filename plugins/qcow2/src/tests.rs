@@ -211,7 +211,7 @@ fn a_run_ends_with_the_last_offset() {
 
 #[test]
 fn laws() {
-    assert_eq!(check_format(&Qcow2, &all()).samples, 3);
+    assert_eq!(check_format(&Qcow2, &all()).samples, 5);
 }
 
 #[test]
@@ -520,4 +520,11 @@ fn the_refcount_table_is_read_in_windows() {
     assert_eq!(extents(source.as_mut()).unwrap(), [(512, data(4096))]);
     assert!(meter.bytes() > 4 << 20, "{} bytes", meter.bytes());
     assert!(meter.calls() < 100, "{} reads", meter.calls());
+}
+
+/// Without what is remembered, each name of a table would cost all of it.
+#[test]
+fn a_table_that_is_named_again_is_not_decoded_again() {
+    assert_eq!(testkit::decoded(&Qcow2, shared(false)).unwrap(), 128_952);
+    assert_eq!(testkit::decoded(&Qcow2, shared(true)).unwrap(), 587_880);
 }

@@ -42,7 +42,7 @@ fn open_embedded(image: &Image<'_>, header: &SparseHeader) -> Result<VmdkSource>
         let create_type = descriptor::create_type(&text).map_err(unless_cut)?;
         let descriptor = Descriptor::parse(&text, at).map_err(unless_cut)?;
         if create_type == CreateType::Extents {
-            return composed(image, descriptor);
+            return composed(image, descriptor, text.len());
         }
         // A disk of no size, or one whose size is in the header's copy at the end.
         let Descriptor { parent, extents } = descriptor;
@@ -111,7 +111,7 @@ fn open_text(image: &Image<'_>) -> Result<VmdkSource> {
     if create_type == CreateType::SingleFile {
         return Err(Error::SingleFileText.into());
     }
-    composed(image, Descriptor::parse(&text, 0)?)
+    composed(image, Descriptor::parse(&text, 0)?, text.len())
 }
 
 /// A disk whose extents are in other files.

@@ -122,6 +122,16 @@ pub fn extents(source: &mut dyn ExtentSource) -> Result<Vec<(u64, Status)>> {
     Ok(list.into_iter().map(|extent| (extent.length, extent.status())).collect())
 }
 
+/// Bytes of tables that are decoded for the whole map of an image in memory.
+///
+/// # Errors
+/// The format's.
+pub fn decoded(format: &dyn ImageFormat, storage: MemoryStorage) -> Result<u64> {
+    let before = served();
+    extents(open(format, storage)?.as_mut())?;
+    Ok(served().wrapping_sub(before))
+}
+
 /// Checks a source opened by `open` against the laws: tiling, the same answer for any batch
 /// size, from any start, for any end, twice, and without its buffers; data inside its file.
 /// Returns the number of extents.

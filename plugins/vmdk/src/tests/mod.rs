@@ -45,7 +45,7 @@ fn warnings(bytes: Vec<u8>) -> Vec<String> {
 
 #[test]
 fn laws_hold_for_every_sample() {
-    assert_eq!(check_format(&Vmdk, &samples::all()).samples, 15);
+    assert_eq!(check_format(&Vmdk, &samples::all()).samples, 16);
 }
 
 #[test]
@@ -420,4 +420,14 @@ fn spare_entries_are_not_examined() {
             assert_eq!(extents(source.as_mut()).unwrap(), expected, "{entry:#x}");
         }
     }
+}
+
+/// Without what is remembered, each name of a table would cost all of it.
+#[test]
+fn a_table_that_is_named_again_is_not_decoded_again() {
+    let bytes = samples::shared();
+    let length = bytes.len() as u64;
+    let storage = MemoryStorage::from_bytes(bytes).with_allocated(64 << 10);
+    assert_eq!(length, 2_199_552);
+    assert_eq!(instar_core::testkit::decoded(&Vmdk, storage).unwrap(), 96_480);
 }
