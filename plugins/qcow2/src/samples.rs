@@ -173,10 +173,10 @@ pub(crate) fn shared(is_extended: bool) -> MemoryStorage {
     let zero = |mark: u64| if is_extended { [mark, !0 << 32] } else { [mark | ZERO, 0] };
     let all = u64::from(u32::MAX);
     let mut builder = builder
-        .table(&table(&|index| [index % 2 << 63, 0]))
+        .table(&table(&|index| [(index % 2) << 63, 0]))
         .table(&table(&|index| match index {
             0..100 => [(index + 20) * cluster, all],
-            100..300 => zero(index % 3 << 60 & COMPRESSED.wrapping_sub(1)),
+            100..300 => zero((index % 3) << 60 & COMPRESSED.wrapping_sub(1)),
             300..320 => [COMPRESSED | index, 0],
             _ => [0, 0],
         }))
