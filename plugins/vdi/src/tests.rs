@@ -150,7 +150,7 @@ fn probing() {
         (dynamic().bytes()[..0x44].to_vec(), Confidence::Magic),
         (dynamic().bytes()[..0x43].to_vec(), Confidence::No),
         (dynamic().bytes()[..0x1c8].to_vec(), Confidence::Verified),
-        (dynamic().bytes()[..0x180].to_vec(), Confidence::Magic),
+        (dynamic().bytes()[..0x183].to_vec(), Confidence::Magic),
         (other, Confidence::No),
         (unknown_version, Confidence::Magic),
     ] {

@@ -258,7 +258,7 @@ fn tokens_may_lie_across_the_windows_that_are_read() {
     let tokens = "<a b='c'/><!--d--><key>&amp;e<![CDATA[f]]>&#65;</key><?g?>";
     for length in (64 << 10) - 600..64 << 10 {
         let prologue = format!("{}{tokens}", "x".repeat(length));
-        let disk = Disk { data: 0, prologue, ..Disk::new(1, &[table.clone()]) };
+        let disk = Disk { data: 0, prologue, ..Disk::new(1, std::slice::from_ref(&table)) };
         assert_eq!(map(&disk), [(S, Status::Zero)], "{length}");
     }
 }
