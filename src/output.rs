@@ -188,7 +188,10 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_and_not_endless() {
-        assert_eq!(line("instar: ", "a\nb\u{9b}\u{202e}\u{e9}"), "instar: a\\nb\\u{9b}\\u{202e}\u{e9}\n");
+        assert_eq!(
+            line("instar: ", "a\nb\u{9b}\u{202e}\u{e9}"),
+            "instar: a\\nb\\u{9b}\\u{202e}\u{e9}\n"
+        );
         let most = "x".repeat(MAX_LINE - 8);
         assert_eq!(line("instar: ", &most), format!("instar: {most}\n"));
         // Two bytes each, and 8 of the name.
