@@ -143,7 +143,7 @@ pub(crate) fn shared() -> MemoryStorage {
     const COUNT: u64 = 512;
     let table = |entry: &dyn Fn(u64) -> u64| (0..COUNT).map(entry).collect::<Vec<_>>();
     let mut builder = Builder::new(4096, 1, 512 * COUNT * K4)
-        .table(&[1; COUNT as usize])
+        .table(&table(&|_| 1))
         .table(&table(&|index| match index {
             0..100 => (index + 20) * K4,
             100..300 => 1,
