@@ -134,6 +134,7 @@ impl<'a> Records<'a> {
         if next > self.cluster.bytes().len() as u64 && !self.cluster.is_cut() {
             return Ok(None);
         }
+        self.cluster.slice(start, 8)?;
         let (kind, length) = (self.cluster.be32(start)?, self.cluster.be32(start + 4)?);
         if kind == END {
             return Ok(None);
