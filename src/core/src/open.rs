@@ -169,10 +169,13 @@ fn hex(bytes: &[u8; 16]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// As [`Storage::identity`] has it.
+type Identity = Option<(u64, u64)>;
+
 /// The files that were passed on the way down.
 #[derive(Default)]
 struct Trail {
-    seen: Vec<(Option<(u64, u64)>, Arc<Path>)>,
+    seen: Vec<(Identity, Arc<Path>)>,
 }
 
 impl Trail {
