@@ -111,13 +111,16 @@ fn rows() -> Vec<Row> {
 fn bench_render(bencher: Bencher<'_, '_>, output: &str) {
     let rows = rows();
     let chain = chain(&Sample::named("qcow2-contig"));
-    let files = [PathBuf::from("image")];
+    let files = chain.files();
     let renderer = || -> Box<dyn Renderer> {
         match output {
             "json" => Box::new(Json::new(io::sink(), Shape::WithCompressed)),
             "json-before-6.1" => Box::new(Json::new(io::sink(), Shape::WithoutPresent)),
-            "jsonl" => Box::new(JsonLines::new(io::sink(), &chain, false)),
-            _ => Box::new(Human::new(io::sink(), &files, false)),
+            "jsonl" => {
+                let lines = JsonLines::new(io::sink(), &chain, false);
+                Box::new(lines.expect("the sink takes everything"))
+            }
+            _ => Box::new(Human::new(io::sink(), files, false)),
         }
     };
     bencher.counter(ItemsCount::new(rows.len())).with_inputs(renderer).bench_local_values(

@@ -180,16 +180,19 @@ fn hex(bytes: &[u8; 16]) -> String {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("more than {allowed} backing files, the most that --max-depth allows: {shown}")]
+#[error("more than {allowed} backing files, the most that are followed: {shown}")]
 struct TooDeep {
     allowed: usize,
     shown: String,
 }
 
+/// As [`Storage::identity`] has it.
+type Identity = Option<(u64, u64)>;
+
 /// The files that were passed on the way down.
 #[derive(Default)]
 struct Trail {
-    seen: Vec<(Option<(u64, u64)>, Arc<Path>)>,
+    seen: Vec<(Identity, Arc<Path>)>,
 }
 
 impl Trail {

@@ -60,7 +60,7 @@ impl Place {
                 Err(error) => return Err(error),
             };
             let is_below = |place: &&str| canonical.starts_with(place);
-            if NO_PLACES.iter().any(|place| is_below(&place)) && !is_below(&SHARED_MEMORY) {
+            if NO_PLACES.iter().any(is_below) && !is_below(&SHARED_MEMORY) {
                 return Ok(Self::Nowhere(canonical));
             }
             match std::fs::read_link(&at) {
