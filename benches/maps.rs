@@ -15,7 +15,7 @@ mod render;
 mod samples;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use divan::Bencher;
