@@ -62,6 +62,9 @@ fn tips(advice: Advice) -> Vec<String> {
         }
         Advice::IgnoreExternal => &[IGNORE],
         Advice::AllowDirectory => &["--allow-under=DIR also opens files below DIR", IGNORE],
+        Advice::AllowDirectoryForAbsolute => {
+            &["--allow-under=DIR opens absolute names below DIR", IGNORE]
+        }
         Advice::ChooseFormat => &["'instar map --format=NAME FILE' says which it is"],
         Advice::StateFormat => &[
             "'instar map --format=NAME FILE' maps it as if it were in that format",

@@ -77,7 +77,8 @@ fn an_image_that_is_a_descriptor_has_no_directory() {
             if opens {
                 assert!(run.assert_succeeds().contains("base.raw"), "{file} {name} {allowed}");
             } else {
-                let says = [NOWHERE, name, "; --allow-under DIR allows absolute names below DIR"];
+                let says =
+                    [NOWHERE, name, "  tip: --allow-under=DIR opens absolute names below DIR\n"];
                 run.assert_fails_with(&says);
             }
         }

@@ -162,7 +162,7 @@ pub(crate) const BOMBS: &[Bomb] = &[
         args: JSON,
         end: End::Rows(1),
         make: |path| {
-            shared_table(path, 21, 4096, |word| (word % 4 / 2) << 63)?;
+            shared_table(path, 21, 4096, |word| u64::from(word % 4 == 2) << 63)?;
             extend(path)
         },
     },

@@ -192,6 +192,12 @@ impl Clusters {
         self.stored.contains(&entry)
     }
 
+    /// File offset, in bytes, of the end of entry number `index`.
+    #[cold]
+    pub(crate) fn entry_end(&self, index: u64) -> u64 {
+        (HEADER_BYTES as u64).saturating_add(index.saturating_add(1).saturating_mul(ENTRY as u64))
+    }
+
     /// The error for entry number `index`, which is `entry` and leads to no cluster of the file.
     #[cold]
     pub(crate) fn outside(&self, index: u64, entry: u32) -> Error {

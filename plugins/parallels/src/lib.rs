@@ -48,7 +48,13 @@ impl ImageFormat for Parallels {
     }
 
     fn divergences(&self) -> &'static [&'static str] {
-        &["magic-cut", "metadata-outside-file", "parallels-odd-clusters", "qemu-crash"]
+        &[
+            "magic-cut",
+            "metadata-outside-file",
+            "parallels-entry-outside",
+            "parallels-odd-clusters",
+            "qemu-crash",
+        ]
     }
 
     fn probe(&self, probe: &Probe<'_>) -> Confidence {

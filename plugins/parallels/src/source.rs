@@ -104,7 +104,15 @@ impl ExtentSource for ParallelsSource {
                 Ok(Flow::Stop) => break,
                 Err(entry) => {
                     let index = out.cursor() / cluster;
-                    return Err(self.clusters.outside(index, entry).into());
+                    let file = self.table.storage().len();
+                    // What is not in the file is not blamed.
+                    return Err(match self.clusters.entry_end(index) <= file {
+                        true => self.clusters.outside(index, entry).into(),
+                        false => {
+                            let entries = self.header.entries;
+                            Error::TableOutside { entries, file }.into()
+                        }
+                    });
                 }
             }
         }

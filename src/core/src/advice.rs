@@ -15,6 +15,9 @@ pub enum Advice {
     /// Add the file's directory to those of
     /// [`ExternalPolicy::Follow`](crate::ExternalPolicy::Follow).
     AllowDirectory,
+    /// The same, for absolute names: the image is a descriptor or a device, so relative ones start
+    /// nowhere.
+    AllowDirectoryForAbsolute,
     /// State which of the formats that claim the file it is in.
     ChooseFormat,
     /// State a format, although none claims the file.

@@ -257,7 +257,7 @@ impl Opener {
             let name = from.name.beside(&here);
             // Names in that file start from its own name, not from where that leads.
             let place = Place::Directory { beside: found.beside, start: Some(found.start) };
-            let location = Location::named(name, place);
+            let location = Location::named(&name, place);
             Ok(Found { storage: found.storage, location })
         })))
     }
@@ -273,7 +273,8 @@ impl Opener {
         let denied = |reason| {
             let (noun, name) = (role.noun(), name.to_owned());
             let advice = match reason {
-                Reason::Outside { .. } | Reason::Nowhere { .. } => Advice::AllowDirectory,
+                Reason::Outside { .. } => Advice::AllowDirectory,
+                Reason::Nowhere { .. } => Advice::AllowDirectoryForAbsolute,
                 _ => Advice::IgnoreExternal,
             };
             Error::new(ErrorKind::External, Denied { noun, name, reason }).with_advice(advice)

@@ -90,8 +90,10 @@ impl Location {
     }
 
     /// The location of a file that an image calls by this name.
-    pub(super) fn named(name: FileName, place: Place) -> Self {
-        Self { path: name.to_path().into(), name, place: OnceCell::from(place) }
+    pub(super) fn named(name: &FileName, place: Place) -> Self {
+        let path = name.to_path();
+        // Names in that file start where its own name leads, which may have directories in it.
+        Self { name: FileName::from(&path), path: path.into(), place: OnceCell::from(place) }
     }
 
     /// The image's name, as typed or as named by another image.
