@@ -241,7 +241,8 @@ fn probing() {
         (small.bytes(), Magic),
         (broken.bytes(), Magic),
         (other_version.bytes(), No),
-        (EXTENDED.to_vec(), No),
+        (EXTENDED[..15].to_vec(), No),
+        (EXTENDED.to_vec(), Magic),
         ([EXTENDED.as_slice(), &[2]].concat(), Magic),
         // The last field of the header, zeros, is not made up.
         (extended().bytes()[..64].to_vec(), Verified),

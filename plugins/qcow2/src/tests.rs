@@ -67,7 +67,9 @@ fn probing() {
         (version_2[..71].to_vec(), Magic),
         (bytes[..23].to_vec(), Magic),
         (bytes[..8].to_vec(), Magic),
-        (bytes[..7].to_vec(), No),
+        (bytes[..7].to_vec(), Magic),
+        (bytes[..4].to_vec(), Magic),
+        (bytes[..3].to_vec(), No),
     ] {
         let length = bytes.len();
         assert_eq!(probe(&Qcow2, &MemoryStorage::from_bytes(bytes)), confidence, "{length} bytes");
