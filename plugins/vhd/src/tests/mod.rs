@@ -449,7 +449,7 @@ fn spare_entries_are_not_examined() {
         // A few, and more than one window of the table.
         for more in [3, 300_000] {
             let table = [disk.table.clone(), vec![UNUSED; more]].concat();
-            let shift = (4 * more as u32).div_ceil(512);
+            let shift = u32::try_from((4 * more).div_ceil(512)).unwrap();
             let table = table.iter().map(|entry| match *entry {
                 UNUSED => UNUSED,
                 stored => stored + shift,
