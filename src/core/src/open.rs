@@ -19,7 +19,7 @@ use crate::{
 ///
 /// # Errors
 /// The formats' and the opener's; [`ErrorKind::External`] for layers that name each other in a
-/// circle, [`ErrorKind::Limit`] for more than [`Limits::depth`] of them, and
+/// circle, [`ErrorKind::Limit`] for more than [`Limits::depth`](crate::Limits::depth) of them, and
 /// [`ErrorKind::Corrupt`] for a parent that is not the one that the image was made from.
 pub fn open_chain(
     registry: &Registry,
