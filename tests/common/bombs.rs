@@ -279,6 +279,24 @@ pub(crate) const BOMBS: &[Bomb] = &[
         },
     },
     Bomb {
+        name: "windows.vmdk",
+        depth: 0,
+        format: "vmdk",
+        about: "a descriptor that names one sparse extent 2400 times, whose directory is 2 MiB of hole with 4 KiB of zeros in each 256 KiB",
+        args: FOLLOW,
+        end: End::Error("the number of table entries walked, many of them more than once, is"),
+        make: |path| {
+            let file = File::create(path.with_extension("extent.vmdk"))?;
+            file.write_all_at(&vmdk_header(1 << 29, 2), 0)?;
+            file.set_len(4 * MIB)?;
+            for window in 1..=8 {
+                file.write_all_at(&[0; 4096], MIB + window * 256 * KIB - 4096)?;
+            }
+            let text = descriptor("RW 536870912 SPARSE \"windows.extent.vmdk\"\n", 2400);
+            fs::write(path, text.replace("twoGbMaxExtentFlat", "twoGbMaxExtentSparse"))
+        },
+    },
+    Bomb {
         name: "deep-200.qcow2",
         depth: 0,
         format: "qcow2",

@@ -48,6 +48,9 @@ impl Header {
     /// Decodes a header and checks what needs no look elsewhere.
     pub(crate) fn decode(fields: Fields<'_>) -> Result<Self> {
         if !fields.bytes().starts_with(Self::MAGIC) {
+            if !fields.bytes().is_empty() && Self::MAGIC.starts_with(fields.bytes()) {
+                fields.require(Self::LENGTH_1)?;
+            }
             return Err(Error::Magic.into());
         }
         fields.require(Self::LENGTH_1)?;

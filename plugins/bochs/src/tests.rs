@@ -59,6 +59,12 @@ fn each_refusal_names_field_and_value() {
             "bochs: the file does not start with 'Bochs Virtual HD Image' (at file offset 0x0)",
         ),
         (
+            sample.bytes()[..22].to_vec(),
+            ErrorKind::Corrupt,
+            "bochs: header is cut short: the file has 22 bytes, at least 92 are needed (at file \
+             offset 0x0)",
+        ),
+        (
             patched(22, b"s"),
             ErrorKind::WrongFormat,
             "bochs: the file does not start with 'Bochs Virtual HD Image' (at file offset 0x0)",

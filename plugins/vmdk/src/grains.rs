@@ -13,7 +13,7 @@ use crate::disk::Geometry;
 use crate::error::{Checked, Error};
 
 /// Entries of a grain directory that are read at a time (instar's own choice).
-const DIRECTORY_WINDOW: u64 = 64 << 10;
+const DIRECTORY_WINDOW: u64 = 16 << 10;
 
 /// What a grain table says about one grain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub(crate) struct GrainMap<L> {
     geometry: Geometry,
     directory: Directory,
     directory_reader: TableReader,
+    /// The first entry of the window of the directory that is at hand.
+    window: Option<u64>,
     tables: SecondLevel,
     references: References,
 }
@@ -97,7 +99,8 @@ impl<L: Layout> GrainMap<L> {
         let references = References::new("grain tables", storage.len(), table);
         let directory_reader = TableReader::new("grain directory", Arc::clone(&storage), limits);
         let tables = SecondLevel::new("grain table", &storage, limits, L::WIDTH, geometry.grain);
-        Self { layout, geometry, directory, directory_reader, tables, references }
+        let window = None;
+        Self { layout, geometry, directory, directory_reader, window, tables, references }
     }
 
     /// Length of the extent in bytes.
@@ -118,12 +121,14 @@ impl<L: Layout> GrainMap<L> {
     /// Gives back what is not there to remember runs.
     pub(crate) fn rest(&mut self) {
         self.directory_reader.release();
+        self.window = None;
         self.tables.rest();
     }
 
     /// Gives everything back.
     pub(crate) fn release(&mut self) {
         self.directory_reader.release();
+        self.window = None;
         self.tables.release();
     }
 
@@ -214,7 +219,13 @@ impl<L: Layout> GrainMap<L> {
         }
         let window = index - index % DIRECTORY_WINDOW;
         let window_at = at.saturating_add(window * L::WIDTH);
-        let length = (entries - window).min(DIRECTORY_WINDOW) * L::WIDTH;
+        let count = (entries - window).min(DIRECTORY_WINDOW);
+        if self.window.replace(window) != Some(window) {
+            // A descriptor may name this extent many times, and of what is read for one entry
+            // most may be holes.
+            self.tables.charge(count)?;
+        }
+        let length = count * L::WIDTH;
         let bytes = reader.window(window_at, usize::try_from(length).unwrap_or(usize::MAX))?;
         let skip = (index - window) * L::WIDTH;
         let rest = bytes.get(usize::try_from(skip).unwrap_or(usize::MAX)..).unwrap_or_default();
@@ -223,7 +234,6 @@ impl<L: Layout> GrainMap<L> {
             None => Err(Error::DirectoryTooShort { entries, index }.into()),
             Some(0) => {
                 let more = stretch.take_while(|entry| *entry == 0).count() as u64;
-                // A descriptor may name this extent many times.
                 self.tables.charge(more)?;
                 Ok(Stretch::Absent(more.saturating_add(1)))
             }
