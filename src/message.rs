@@ -54,7 +54,8 @@ fn tips(advice: Advice) -> Vec<String> {
     const IGNORE: &str = "--external=ignore maps FILE alone";
     let known = || {
         let registry = crate::registry().ok()?;
-        Some(format!("known formats: auto {}", registry.names().collect::<Vec<_>>().join(" ")))
+        let names: Vec<&str> = std::iter::once("auto").chain(registry.names()).collect();
+        Some(format!("known formats: {}", names.join(" ")))
     };
     let fixed: &[&str] = match advice {
         Advice::ChooseExternalPolicy => {
